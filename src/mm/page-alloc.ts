@@ -1,0 +1,486 @@
+// PageAlloc: the allocator of one pool. Per-CPU rings in front, the free area behind, fallback when it is dry.
+//
+//   alloc(order, mt) ── order 0 ──> ring(cpu, mt) ── empty ──> refill: `batch` pages at once ─┐
+//        └───────────── order > 0 ───────────────────────────────────────────────────────────┤
+//                                                                                            v
+//          CMA first, when it holds most │ own lists │ CMA │ claim a pageblock │ steal a page │ drain all CPUs, once
+//
+//   ring (one per cpu and type Unmovable, Movable, Reclaimable), a Linux per-CPU list:
+//        head                          tail
+//         │ newest free │ ... │ oldest │        alloc and free work at the head; refill appends at the tail in the
+//         └─ pages[head & mask] ───────┘        area's order; overflow (more than `high`) frees `batch` from the tail
+//
+// Counters: nr[bucket] = free pages in the area (not in rings) by bucket: 0 the fallback types, 1 HighAtomic, 2 CMA,
+// 3 Isolate. They are exact as long as the area is changed through this allocator only.
+// Invariants: a page is in the area, in one ring, or in use; a ring never holds a page that was freed in an Isolate
+// pageblock; rings of a disabled allocator are empty (nested: as many enables as disables).
+//
+// Follows Linux v6.12 mm/page_alloc.c: rmqueue(), rmqueue_bulk(), __rmqueue(), free_unref_page(), zone_pcp_disable()
+// (spec 2.3, 2.4). Left out: rings for orders 1 to 3 and 9, the growing batch, and Linux limits the sum of a CPU's
+// lists where this limits each.
+
+import { assert } from '#base/assert';
+import type { Code } from '#base/specialise';
+import { specialise } from '#base/specialise';
+import type { FallbackDecision, FallbackPolicy } from './fallback.ts';
+import { decideFallback, noDecision } from './fallback.ts';
+import type { FreeArea } from './free-area.ts';
+import {
+  CHUNK_PAGES,
+  MIGRATE_CMA,
+  MIGRATE_HIGHATOMIC,
+  MIGRATE_ISOLATE,
+  MIGRATE_MOVABLE,
+  NR_MIGRATE_TYPES,
+  NR_PCP_TYPES,
+  PAGEBLOCK_PAGES,
+} from './geometry.ts';
+
+/** Refuse fallbacks that would mix a pageblock: claim whole pageblocks or fail, and do not drain (spec 2.7). */
+export const ALLOC_NOFRAGMENT = 1;
+/** The request may use CMA pageblocks (spec 2.3, CMA balance). */
+export const ALLOC_CMA = 2;
+
+export type PageAllocConfig = FallbackPolicy & {
+  /** CPUs that have rings, 1 or more. CPU 0 is selected first. */
+  readonly cpus: number;
+  /** Pages per refill and per spill, 1 or more. Linux: 63 for zones of 1 GiB and more. */
+  readonly batch: number;
+  /** Pages that one ring keeps before it spills, 0 or more. */
+  readonly high: number;
+  /** Slots of one ring, a power of two; bounds later setPcp. Default: the smallest that holds high and batch. */
+  readonly capacity?: number;
+  /** After a fallback gave pages: Linux's mm_page_alloc_extfrag. */
+  readonly onFallback?: (order: number, mt: number, decision: Readonly<FallbackDecision>) => void;
+  /** 'own' machine code for a long-lived pool, 'shared' for forks (base/specialise.ts). */
+  readonly code: Code;
+};
+
+export interface PageAlloc {
+  readonly area: FreeArea;
+
+  /** Takes 2^order frames. `flags`: ALLOC_*. @returns the index of the first; -1 when nothing fits. */
+  alloc(order: number, mt: number, flags?: number): number;
+  /** Frees 2^order frames at i (aligned), onto the selected CPU's ring when order is 0 and the pageblock allows. */
+  free(i: number, order: number): void;
+  /** Frees past the rings. `tail`: behind the others, as hot-online and un-isolation do (lifo). */
+  freeToArea(i: number, order: number, tail?: boolean): void;
+
+  useCpu(cpu: number): void;
+  /** Empties every ring into the area. @returns pages moved. */
+  drain(): number;
+  /** Drains and keeps rings empty until the matching enable. Nestable. */
+  disable(): void;
+  enable(): void;
+  /** Takes effect at the next operation; `high` is cut to the ring's capacity - 1, `batch` to its capacity. */
+  setPcp(limits: { batch: number; high: number }): void;
+  /** Pages in all rings. */
+  pcpPages(): number;
+  forEachPcp(each: (cpu: number, mt: number, i: number) => void): void;
+
+  /** Free pages in the area, Isolate pageblocks not counted (Linux: NR_FREE_PAGES). O(1). */
+  nrFree(): number;
+  /** Free pages in Isolate pageblocks. O(1). */
+  nrIsolated(): number;
+  nrFreeCma(): number;
+  nrFreeHighAtomic(): number;
+
+  /** FreeArea.online, with the counters kept. */
+  online(start: number, end: number): void;
+  /** FreeArea.take, with the counters kept: pulls one free chunk out (offlining, compaction, capture). */
+  take(i: number, order: number): void;
+  /** FreeArea.put, with the counters kept. */
+  put(i: number, order: number): void;
+  /** FreeArea.setPageblockType, with the counters kept. @returns free pages that changed lists. */
+  setPageblockType(i: number, mt: number): number;
+  /** setPageblockType(i, Isolate). */
+  isolate(i: number): number;
+  /** Isolate -> mt. */
+  unisolate(i: number, mt: number): number;
+
+  /** Makes this equal to `other`, its area included: same cpus, capacity, placement and pages. */
+  copyFrom(other: PageAlloc): void;
+  bytes(): number;
+  /** Violations in words; empty when sound. Cost O(pages). */
+  check(): string[];
+
+  /** @internal */
+  readonly columns: PageAllocColumns;
+}
+
+type PageAllocColumns = {
+  /** Ring k = cpu * 3 + mt has the slots [k << shift, (k + 1) << shift). */
+  readonly pages: Int32Array;
+  /** Running positions of ring k; wrap at 2^32, masked on use. tail - head = pages in the ring. */
+  readonly head: Int32Array;
+  readonly tail: Int32Array;
+  /** [0] batch, [1] high in effect; [2], [3] those to return to; [4] depth of disable; [5] selected CPU. */
+  readonly limits: Int32Array;
+  /** Free pages by bucket. */
+  readonly nr: Float64Array;
+};
+
+/** Counter bucket by migrate type. */
+const BUCKETS = Int32Array.of(0, 0, 0, 1, 2, 3);
+
+/**
+ * @param area    given to this allocator for good: from now on it is changed through it only
+ * @param config  see PageAllocConfig; a wrong one throws
+ */
+export function createPageAlloc(area: FreeArea, config: PageAllocConfig): PageAlloc {
+  const { cpus, batch, high } = config;
+  assert(cpus >= 1 && batch >= 1 && high >= 0, 'a page allocator needs a cpu, batch >= 1, high >= 0', {
+    cpus,
+    batch,
+    high,
+  });
+  const wanted = Math.max(high + 1, batch);
+  const capacity = config.capacity ?? 2 ** Math.ceil(Math.log2(wanted));
+  assert(Number.isInteger(Math.log2(capacity)) && capacity >= wanted, 'capacity is a power of two that holds high', {
+    capacity,
+    wanted,
+  });
+  const rings = cpus * NR_PCP_TYPES;
+  const columns: PageAllocColumns = {
+    pages: new Int32Array(rings * capacity),
+    head: new Int32Array(rings),
+    tail: new Int32Array(rings),
+    limits: Int32Array.of(batch, high, batch, high, 0, 0),
+    nr: new Float64Array(4),
+  };
+  const decision = noDecision();
+  const fallback = (order: number, mt: number, noFragment: boolean): FallbackDecision => {
+    decideFallback(area, { order, mt, noFragment }, config, decision);
+    return decision;
+  };
+  const hot = specialise(pageAllocCore, config.code)(area, columns, {
+    shift: Math.log2(capacity),
+    fallback,
+    onFallback: config.onFallback,
+  });
+  return finish(area, config, columns, hot);
+}
+
+type Core = Pick<PageAlloc, 'alloc' | 'free' | 'freeToArea' | 'useCpu' | 'drain'>;
+
+/**
+ * The hot part: a factory by the contract of base/specialise.ts, so literals stand for geometry: 512 frames a
+ * pageblock, types 0..2 have rings, Movable is 1, CMA 4, Isolate 5.
+ */
+function pageAllocCore(
+  area: FreeArea,
+  columns: PageAllocColumns,
+  parts: {
+    shift: number;
+    fallback: (order: number, mt: number, noFragment: boolean) => FallbackDecision;
+    onFallback: PageAllocConfig['onFallback'];
+  },
+): Core {
+  const { pages, head, tail, limits, nr } = columns;
+  const { shift, fallback, onFallback } = parts;
+  const mask = (1 << shift) - 1;
+  const areaAlloc = area.alloc;
+  const areaFree = area.free;
+  const areaBulk = area.allocBulk;
+  const typeOf = area.typeOf;
+  let cpuRings = 0;
+
+  function useCpu(cpu: number): void {
+    limits[5] = cpu;
+    cpuRings = cpu * 3;
+  }
+
+  /** One free page or chunk into the area; its pageblock's type says which counter it goes to. */
+  function freeToArea(i: number, order: number, to?: boolean): void {
+    if (order === 10) {
+      const second = typeOf(i + 512);
+      nr[second < 3 ? 0 : second - 2] += 512;
+      const first = typeOf(i);
+      nr[first < 3 ? 0 : first - 2] += 512;
+    } else {
+      const mt = typeOf(i);
+      nr[mt < 3 ? 0 : mt - 2] += 1 << order;
+    }
+    areaFree(i, order, to);
+  }
+
+  /** Frees `count` pages from the tail of ring k: the ones that have waited longest. */
+  function spill(k: number, count: number): void {
+    const at = k << shift;
+    let t = tail[k];
+    for (let n = count; n > 0; n--) {
+      t = (t - 1) | 0;
+      const i = pages[at + (t & mask)];
+      const mt = typeOf(i);
+      nr[mt < 3 ? 0 : mt - 2] += 1;
+      areaFree(i, 0);
+    }
+    tail[k] = t;
+  }
+
+  function drain(): number {
+    let moved = 0;
+    for (let k = 0; k < head.length; k++) {
+      const n = (tail[k] - head[k]) | 0;
+      if (n === 0) continue;
+      spill(k, n);
+      moved += n;
+    }
+    return moved;
+  }
+
+  /** Lets fallback decide and makes it so. @returns a chunk of 2^order frames, or -1. */
+  function raid(order: number, mt: number, flags: number): number {
+    const d = fallback(order, mt, (flags & 1) !== 0);
+    if (d.action === 'none') return -1;
+    let i = -1;
+    if (d.action === 'claim') {
+      area.setPageblockType(d.index, mt); // a chunk of order 10 takes the type as a whole, both its pageblocks
+      i = areaAlloc(order, mt);
+    } else {
+      i = areaAlloc(order, d.from); // the smallest order that has a page: the one that the steal pass found
+    }
+    if (onFallback !== undefined) onFallback(order, mt, d);
+    return i;
+  }
+
+  /** One chunk from the area, by the order of __rmqueue(). */
+  function rmqueue(order: number, mt: number, flags: number): number {
+    const size = 1 << order;
+    const cma = (flags & 2) !== 0 && nr[2] > 0;
+    if (cma && nr[2] > (nr[0] + nr[1] + nr[2]) / 2) {
+      const i = areaAlloc(order, 4);
+      if (i >= 0) {
+        nr[2] -= size;
+        return i;
+      }
+    }
+    let i = areaAlloc(order, mt);
+    if (i >= 0) {
+      nr[mt < 3 ? 0 : mt - 2] -= size;
+      return i;
+    }
+    if (cma) {
+      i = areaAlloc(order, 4);
+      if (i >= 0) {
+        nr[2] -= size;
+        return i;
+      }
+    }
+    i = raid(order, mt, flags);
+    if (i >= 0) nr[0] -= size; // only the fallback types are raided
+    return i;
+  }
+
+  /** Fills the empty ring k. @returns pages that it now holds: 0 when the area is dry. */
+  function refill(k: number, mt: number, flags: number): number {
+    const want = limits[0];
+    const at = k << shift; // the ring is empty: it starts anew at its first slot, so that no position wraps
+    let got = 0;
+    const byOne = (flags & 2) !== 0 && nr[2] > 0; // the CMA balance is looked at for every page
+    while (got < want) {
+      if (!byOne) {
+        const n = areaBulk(mt, pages, at + got, -1, want - got);
+        nr[0] -= n;
+        got += n;
+        if (got === want) break;
+      }
+      const i = rmqueue(0, mt, flags);
+      if (i < 0) break;
+      pages[at + got] = i;
+      got++;
+    }
+    head[k] = 0;
+    tail[k] = got;
+    return got;
+  }
+
+  function allocSlow(order: number, mt: number, flags: number): number {
+    const i = rmqueue(order, mt, flags);
+    if (i >= 0 || (flags & 1) !== 0 || drain() === 0) return i;
+    return rmqueue(order, mt, flags);
+  }
+
+  function alloc(order: number, mt: number, flags = 0): number {
+    if (order === 0 && mt < 3) {
+      const k = cpuRings + mt;
+      if (head[k] === tail[k] && refill(k, mt, flags) === 0) return allocSlow(0, mt, flags);
+      const h = head[k];
+      head[k] = h + 1;
+      return pages[(k << shift) + (h & mask)];
+    }
+    return allocSlow(order, mt, flags);
+  }
+
+  function free(i: number, order: number): void {
+    if (order === 0) {
+      let mt: number = typeOf(i);
+      if (mt > 2) {
+        if (mt === 5) {
+          freeToArea(i, 0);
+          return;
+        }
+        mt = 1;
+      }
+      const k = cpuRings + mt;
+      const h = (head[k] - 1) | 0;
+      head[k] = h;
+      pages[(k << shift) + (h & mask)] = i;
+      const n = (tail[k] - h) | 0;
+      if (n > limits[1]) spill(k, Math.min(n, limits[0]));
+      return;
+    }
+    freeToArea(i, order);
+  }
+
+  return { alloc, free, freeToArea, useCpu, drain };
+}
+
+/** The rest of the interface, which nobody calls in a loop. */
+function finish(area: FreeArea, config: PageAllocConfig, columns: PageAllocColumns, core: Core): PageAlloc {
+  const { pages, head, tail, limits, nr } = columns;
+  const { cpus } = config;
+  const capacity = pages.length / head.length;
+  const countAll = (): Float64Array => {
+    const lists = new Float64Array(NR_MIGRATE_TYPES * 11);
+    area.count(lists);
+    const out = new Float64Array(4);
+    for (let mt = 0; mt < NR_MIGRATE_TYPES; mt++) {
+      for (let order = 0; order <= 10; order++) out[BUCKETS[mt]] += lists[mt * 11 + order] * 2 ** order;
+    }
+    return out;
+  };
+  nr.set(countAll());
+
+  const setPageblockType = (i: number, mt: number): number => {
+    const from = BUCKETS[area.typeOf(i)];
+    const moved = area.setPageblockType(i, mt);
+    nr[from] -= moved;
+    nr[BUCKETS[mt]] += moved;
+    return moved;
+  };
+  const bucketOf = (i: number): number => BUCKETS[area.typeOf(i)];
+  const setPcp = (next: { batch: number; high: number }): void => {
+    assert(next.batch >= 1 && next.high >= 0, 'a ring needs batch >= 1 and high >= 0', next);
+    limits[2] = Math.min(next.batch, capacity);
+    limits[3] = Math.min(next.high, capacity - 1);
+    if (limits[4] === 0) {
+      limits[0] = limits[2];
+      limits[1] = limits[3];
+    }
+  };
+
+  const forEachPcp = (each: (cpu: number, mt: number, i: number) => void): void => {
+    for (let k = 0; k < head.length; k++) {
+      const cpu = Math.floor(k / NR_PCP_TYPES);
+      const n = (tail[k] - head[k]) | 0;
+      for (let j = 0; j < n; j++) each(cpu, k % NR_PCP_TYPES, pages[k * capacity + ((head[k] + j) & (capacity - 1))]);
+    }
+  };
+
+  return {
+    area,
+    columns,
+    alloc: core.alloc,
+    free: core.free,
+    freeToArea: core.freeToArea,
+    drain: core.drain,
+    useCpu(cpu) {
+      assert(cpu >= 0 && cpu < cpus, 'no such cpu', { cpu, cpus });
+      core.useCpu(cpu);
+    },
+    disable() {
+      limits[4]++;
+      limits[0] = 1; // as Linux's zone_pcp_disable(): a page freed overflows at once, a page taken is refilled alone
+      limits[1] = 0;
+      core.drain();
+    },
+    enable() {
+      assert(limits[4] > 0, 'enable without disable');
+      limits[4]--;
+      if (limits[4] !== 0) return;
+      limits[0] = limits[2];
+      limits[1] = limits[3];
+    },
+    setPcp,
+    pcpPages() {
+      let n = 0;
+      for (let k = 0; k < head.length; k++) n += (tail[k] - head[k]) | 0;
+      return n;
+    },
+    forEachPcp,
+    nrFree: () => nr[0] + nr[1] + nr[2],
+    nrIsolated: () => nr[3],
+    nrFreeCma: () => nr[2],
+    nrFreeHighAtomic: () => nr[1],
+    online(start, end) {
+      area.online(start, end);
+      nr[0] += end - start;
+    },
+    take(i, order) {
+      nr[bucketOf(i)] -= 2 ** order;
+      area.take(i, order);
+    },
+    put(i, order) {
+      nr[bucketOf(i)] += 2 ** order;
+      area.put(i, order);
+    },
+    setPageblockType,
+    isolate: (i) => setPageblockType(i, MIGRATE_ISOLATE),
+    unisolate(i, mt) {
+      assert(area.typeOf(i) === MIGRATE_ISOLATE, 'not isolated', { i });
+      return setPageblockType(i, mt);
+    },
+    copyFrom(other) {
+      const from = other.columns;
+      assert(from.head.length === head.length && from.pages.length === pages.length, 'copyFrom needs the same rings');
+      area.copyFrom(other.area);
+      for (let k = 0; k < head.length; k++) {
+        const n = (from.tail[k] - from.head[k]) | 0;
+        for (let j = 0; j < n; j++) {
+          const slot = k * capacity + ((from.head[k] + j) & (capacity - 1));
+          pages[slot] = from.pages[slot];
+        }
+      }
+      head.set(from.head);
+      tail.set(from.tail);
+      limits.set(from.limits);
+      nr.set(from.nr);
+      core.useCpu(limits[5]);
+    },
+    bytes: () => area.bytes() + pages.byteLength + head.byteLength + tail.byteLength,
+    check() {
+      const wrong = area.check();
+      const counted = countAll();
+      for (const [name, b] of [
+        ['fallback types', 0],
+        ['HighAtomic', 1],
+        ['CMA', 2],
+        ['Isolate', 3],
+      ] as const) {
+        if (counted[b] !== nr[b]) wrong.push(`counter of ${name} says ${nr[b]}, the lists hold ${counted[b]}`);
+      }
+      const seen = new Set<number>();
+      forEachPcp((cpu, mt, i) => {
+        if (i < 0 || i >= area.pages) wrong.push(`cpu ${cpu} ring ${mt} holds ${i}, which is no page`);
+        else if (area.headOf(i) >= 0) wrong.push(`cpu ${cpu} ring ${mt} holds page ${i}, which is free in the area`);
+        if (seen.has(i)) wrong.push(`page ${i} is in two rings`);
+        seen.add(i);
+      });
+      if (limits[4] > 0 && seen.size > 0) wrong.push(`${seen.size} pages in rings that are switched off`);
+      return wrong;
+    },
+  };
+}
+
+// The core's literals, proved once.
+assert(
+  PAGEBLOCK_PAGES === 512 &&
+    CHUNK_PAGES === 1024 &&
+    NR_PCP_TYPES === 3 &&
+    MIGRATE_MOVABLE === 1 &&
+    MIGRATE_HIGHATOMIC === 3 &&
+    MIGRATE_CMA === 4 &&
+    MIGRATE_ISOLATE === 5,
+  'pageAllocCore is written for this geometry',
+);
