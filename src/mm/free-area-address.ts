@@ -1,0 +1,604 @@
+// Address-ordered free area (placements `address` and `fullest`): bitmaps instead of lists, lowest address first.
+//
+// Each pageblock has one record of 1024 bits: a binary heap of its buddies. A set bit is a free chunk. Per (slot, type)
+// a summary bitmap over the pageblocks, 32 ways a level, finds the lowest pageblock that has one: at most four words.
+// Nothing is linked, so a free touches one record, and a pageblock changes type by moving at most ten summary bits.
+//
+//   record of a pageblock, 32 words = 128 bytes (x = frame & 511)
+//     word  0..15 │ 16..23 │ 24..27 │ 28..29 │ 30     │ 31: bits 0..15 │ 16..23 │ 24..27 │ 28..29 │ 30      │ 31
+//     order 0     │ 1      │ 2      │ 3      │ 4      │     5          │ 6      │ 7      │ 8      │ 9       │ -
+//     the chunk of order o at x is bit 1024 - (1024 >> o) + (x >> o)
+//
+//   column     type    length                meaning                                                   zero means
+//   record     Int32   32 * pageblocks       the heaps                                                 nothing free
+//   nonzero    Int32   pageblocks            bit w: word w (0..30) of the record is not zero           none
+//   type       Uint8   pageblocks            migrate type ^ Movable                                    Movable
+//   lists      Int32   6 * slots * levels    summary of (slot, type): list = slot * 6 + type           empty
+//   slots      Int32   6                     bit s: slot s of the type is not empty                    empty
+//   seen       Uint8   sections (64 blocks)  1: record, nonzero, type or blockFree may be not zero     virgin
+//   blockFree  Uint16  pageblocks, fullest   free pages in chunks below order 10                       0
+//
+//   slot = order (`address`); for `fullest` order 0 has four slots by how full the pageblock is, fullest first, and
+//   order o >= 1 has slot o + 3. A chunk of order 10 has no bit in a record: it *is* its bit in the summary of order
+//   10, so onlining a virgin range sets summary bits (1 TiB: 64 KiB of them) and touches no record.
+//
+// Invariants (check): no free chunk inside another; FA3, FA5; `nonzero`, summaries and slots equal what the records
+// say; both pageblocks of a free chunk of order 10 have one type; a pageblock with a free single frame is in exactly
+// the slot of its fullness; what `seen` calls virgin is zero.
+//
+// Cost: 0.27 bytes a page, virtual; memory is touched as frames are. Up to 2^31 pages; all arithmetic is int32.
+// The code is one factory, see base/specialise.ts; queries that nobody loops over are in free-area-address-read.ts.
+
+import { assert } from '#base/assert';
+import type { Code } from '#base/specialise';
+import { specialise } from '#base/specialise';
+import type { FreeArea } from './free-area.ts';
+import { addressReads } from './free-area-address-read.ts';
+import {
+  CHUNK_PAGES,
+  MAX_ORDER,
+  MIGRATE_MOVABLE,
+  NR_MIGRATE_TYPES,
+  NR_PCP_TYPES,
+  PAGEBLOCK_PAGES,
+  PAGEBLOCKS_PER_SECTION,
+} from './geometry.ts';
+
+export const RECORD_WORDS = 32;
+/** Four bins do as well as 256 on the frag workload, and cost three more summaries a type. */
+const FULLEST_BINS = 4;
+
+export type AddressColumns = {
+  readonly pages: number;
+  /** Slots of order 0: 1 (`address`) or 4 (`fullest`). */
+  readonly bins: number;
+  readonly record: Int32Array;
+  readonly nonzero: Int32Array;
+  readonly type: Uint8Array;
+  readonly lists: Int32Array;
+  readonly slots: Int32Array;
+  readonly seen: Uint8Array;
+  readonly blockFree: Uint16Array;
+  /** Words of one summary, and where its levels begin: level 0 at 0, has one bit a pageblock. */
+  readonly listWords: number;
+  readonly level1: number;
+  readonly level2: number;
+  readonly level3: number;
+};
+
+export interface AddressArea extends FreeArea {
+  /** @internal */
+  readonly columns: AddressColumns;
+}
+
+/**
+ * An area with nothing in it: frames arrive by online(), free() or put().
+ *
+ * @param pages      a multiple of 1024, at most 2^31
+ * @param placement  lowest address first, or single frames from the fullest pageblock
+ */
+export function createAddressArea(pages: number, placement: 'address' | 'fullest', code: Code): AddressArea {
+  assert(pages > 0 && pages % CHUNK_PAGES === 0 && pages <= 2 ** 31, 'an area is chunks of 1024 pages, up to 2^31', {
+    pages,
+  });
+  const columns = newColumns(pages, placement === 'fullest' ? FULLEST_BINS : 1);
+  const core = specialise(addressCore, code)(columns, assert);
+  const reads = addressReads(columns);
+  return {
+    placement,
+    pages,
+    columns,
+    alloc: core.alloc,
+    allocBulk: core.allocBulk,
+    free: core.free,
+    first: core.first,
+    take: core.take,
+    put: core.put,
+    typeOf: core.typeOf,
+    setPageblockType: core.setPageblockType,
+    online: (start, end) => online(columns, start, end),
+    copyFrom(other) {
+      const from = (other as Partial<AddressArea>).columns;
+      assert(from !== undefined && other.placement === placement && other.pages === pages, 'copyFrom: another shape', {
+        placement: other.placement,
+        pages: other.pages,
+      });
+      copyColumns(columns, from);
+    },
+    ...reads,
+  };
+}
+
+function newColumns(pages: number, bins: number): AddressColumns {
+  const blocks = pages / PAGEBLOCK_PAGES;
+  const up = (n: number): number => Math.ceil(n / 32);
+  const level0 = up(blocks);
+  const level1 = level0;
+  const level2 = level1 + up(level0);
+  const level3 = level2 + up(up(level0));
+  const listWords = level3 + up(up(up(level0))); // the top level may be a few words: it is scanned
+  return {
+    pages,
+    bins,
+    record: new Int32Array(blocks * RECORD_WORDS),
+    nonzero: new Int32Array(blocks),
+    type: new Uint8Array(blocks),
+    lists: new Int32Array(listWords * NR_MIGRATE_TYPES * (MAX_ORDER + bins)),
+    slots: new Int32Array(NR_MIGRATE_TYPES),
+    seen: new Uint8Array(Math.ceil(blocks / PAGEBLOCKS_PER_SECTION)),
+    blockFree: new Uint16Array(bins > 1 ? blocks : 0),
+    listWords,
+    level1,
+    level2,
+    level3,
+  };
+}
+
+type Core = Pick<FreeArea, 'alloc' | 'allocBulk' | 'free' | 'first' | 'take' | 'put' | 'typeOf' | 'setPageblockType'>;
+
+/**
+ * The mechanism: a factory by the contract of base/specialise.ts. Its columns become constants of the machine code.
+ * Literals stand for geometry (asserted at the end of this file): block = frame >>> 9, types below 3 may merge.
+ */
+function addressCore(columns: AddressColumns, check: typeof assert): Core {
+  const { record, nonzero, type, lists, slots, seen, blockFree, listWords, level1, level2, level3, bins } = columns;
+  const topWords = listWords - level3;
+  const dense = bins > 1;
+  const binShift = 9 - (31 - Math.clz32(bins)); // four bins: 128 pages each
+  const slot10 = 9 + bins;
+  // Orders 0..4 as bits of `nonzero` (which words), orders 5..9 as bits of word 31: the heap repeats itself.
+  const orderBits = Int32Array.of(
+    0xffff,
+    0xff << 16,
+    15 << 24,
+    3 << 28,
+    1 << 30,
+    0xffff,
+    0xff << 16,
+    15 << 24,
+    3 << 28,
+    1 << 30,
+  );
+
+  const ctz = (v: number): number => 31 - Math.clz32(v & -v);
+
+  // Summaries.
+
+  function setList(slot: number, mt: number, block: number): void {
+    seen[block >>> 6] = 1;
+    const at = (slot * 6 + mt) * listWords;
+    let b = block;
+    let k = at + (b >>> 5);
+    let v = lists[k];
+    lists[k] = v | (1 << b);
+    if (v !== 0) return;
+    b >>>= 5;
+    k = at + level1 + (b >>> 5);
+    v = lists[k];
+    lists[k] = v | (1 << b);
+    if (v !== 0) return;
+    b >>>= 5;
+    k = at + level2 + (b >>> 5);
+    v = lists[k];
+    lists[k] = v | (1 << b);
+    if (v !== 0) return;
+    b >>>= 5;
+    k = at + level3 + (b >>> 5);
+    lists[k] |= 1 << b;
+    slots[mt] |= 1 << slot;
+  }
+
+  function clearList(slot: number, mt: number, block: number): void {
+    const at = (slot * 6 + mt) * listWords;
+    let b = block;
+    let k = at + (b >>> 5);
+    let v = lists[k] & ~(1 << b);
+    lists[k] = v;
+    if (v !== 0) return;
+    b >>>= 5;
+    k = at + level1 + (b >>> 5);
+    v = lists[k] & ~(1 << b);
+    lists[k] = v;
+    if (v !== 0) return;
+    b >>>= 5;
+    k = at + level2 + (b >>> 5);
+    v = lists[k] & ~(1 << b);
+    lists[k] = v;
+    if (v !== 0) return;
+    b >>>= 5;
+    k = at + level3 + (b >>> 5);
+    v = lists[k] & ~(1 << b);
+    lists[k] = v;
+    if (v !== 0) return;
+    for (let w = 0; w < topWords; w++) if (lists[at + level3 + w] !== 0) return;
+    slots[mt] &= ~(1 << slot);
+  }
+
+  /** Lowest pageblock of a list that is not empty. */
+  function firstBlock(slot: number, mt: number): number {
+    const at = (slot * 6 + mt) * listWords;
+    let b = 0;
+    while (lists[at + level3 + b] === 0) b++;
+    b = (b << 5) + ctz(lists[at + level3 + b]);
+    b = (b << 5) + ctz(lists[at + level2 + b]);
+    b = (b << 5) + ctz(lists[at + level1 + b]);
+    return (b << 5) + ctz(lists[at + b]);
+  }
+
+  /** Lowest chunk of order o < 10 in a pageblock that has one. */
+  function firstInBlock(b: number, o: number): number {
+    const w = o <= 4 ? ctz(nonzero[b] & orderBits[o]) : 31;
+    const v = o <= 4 ? record[(b << 5) + w] : record[(b << 5) + 31] & orderBits[o];
+    return (b << 9) + (((w << 5) + ctz(v) - (1024 - (1024 >> o))) << o);
+  }
+
+  // Fullness (`fullest` only).
+
+  const slotOf = (o: number, b: number): number =>
+    dense ? (o === 0 ? (blockFree[b] - 1) >> binShift : o + bins - 1) : o;
+
+  /** The free pages of a pageblock change by `by`; its single frames move to the slot of the new fullness. */
+  function fill(b: number, mt: number, by: number): void {
+    const old = blockFree[b];
+    const now = old + by;
+    blockFree[b] = now;
+    if ((nonzero[b] & 0xffff) === 0) return;
+    const from = (old - 1) >> binShift;
+    const to = (now - 1) >> binShift;
+    if (from === to) return;
+    clearList(from, mt, b);
+    setList(to, mt, b);
+  }
+
+  // Records. Orders below 10; the caller keeps blockFree at or above what the record holds.
+
+  function insert(i: number, o: number, mt: number): void {
+    const b = i >>> 9;
+    const x = 1024 - (1024 >> o) + ((i & 511) >> o);
+    const w = x >> 5;
+    const k = (b << 5) + w;
+    const v = record[k];
+    record[k] = v | (1 << x);
+    if (o <= 4) {
+      if (v !== 0) return;
+      const words = nonzero[b];
+      nonzero[b] = words | (1 << w);
+      if ((words & orderBits[o]) === 0) setList(slotOf(o, b), mt, b);
+    } else if ((v & orderBits[o]) === 0) setList(slotOf(o, b), mt, b);
+  }
+
+  function remove(i: number, o: number, mt: number): void {
+    const b = i >>> 9;
+    const x = 1024 - (1024 >> o) + ((i & 511) >> o);
+    const w = x >> 5;
+    const k = (b << 5) + w;
+    const v = record[k] & ~(1 << x);
+    record[k] = v;
+    if (o <= 4) {
+      if (v !== 0) return;
+      const words = nonzero[b] & ~(1 << w);
+      nonzero[b] = words;
+      if ((words & orderBits[o]) === 0) clearList(slotOf(o, b), mt, b);
+    } else if ((v & orderBits[o]) === 0) clearList(slotOf(o, b), mt, b);
+  }
+
+  /** Takes the first chunk of a slot that is not empty; one of order 10 is from then on in its records' hands. */
+  function takeFirst(slot: number, o: number, mt: number): number {
+    const b = firstBlock(slot, mt);
+    if (o === 10) {
+      clearList(slot, mt, b);
+      return b << 9;
+    }
+    const i = firstInBlock(b, o);
+    remove(i, o, mt);
+    return i;
+  }
+
+  function alloc(order: number, mt: number): number {
+    const skip = order === 0 ? 0 : order + bins - 1;
+    const m = slots[mt] >>> skip;
+    if (m === 0) return -1;
+    const slot = skip + ctz(m);
+    let o = slot < bins ? 0 : slot - bins + 1;
+    const i = takeFirst(slot, o, mt);
+    if (dense && o === 10 && order < 10) {
+      blockFree[i >>> 9] = 512;
+      blockFree[(i >>> 9) + 1] = 512;
+    }
+    while (o > order) {
+      o--;
+      insert(i + (1 << o), o, mt);
+    }
+    if (dense && order < 10) fill(i >>> 9, mt, -(1 << order));
+    return i;
+  }
+
+  function allocBulk(mt: number, ring: Int32Array, at: number, mask: number, count: number): number {
+    let got = 0;
+    while (got < count) {
+      const m = slots[mt];
+      if (m === 0) break;
+      const slot = ctz(m);
+      if (slot < bins) {
+        // Single frames: a whole word of them at once.
+        const b = firstBlock(slot, mt);
+        const words = nonzero[b];
+        const w = ctz(words & 0xffff);
+        const k = (b << 5) + w;
+        const base = (b << 9) + (w << 5);
+        const before = got;
+        let v = record[k];
+        do {
+          const bit = v & -v;
+          ring[(at + got) & mask] = base + 31 - Math.clz32(bit);
+          v ^= bit;
+          got++;
+        } while (v !== 0 && got < count);
+        record[k] = v;
+        if (v === 0) {
+          const left = words & ~(1 << w);
+          nonzero[b] = left;
+          if ((left & 0xffff) === 0) clearList(slot, mt, b);
+        }
+        if (dense) fill(b, mt, before - got);
+        continue;
+      }
+      // A chunk: its frames in order. What is not wanted goes back as halves, as if taken frame by frame.
+      const top = slot - bins + 1;
+      let o = top;
+      const i = takeFirst(slot, o, mt);
+      while (1 << o > count - got) o--;
+      if (dense && top === 10 && o < 10) {
+        blockFree[i >>> 9] = 512;
+        blockFree[(i >>> 9) + 1] = 512;
+      }
+      for (let half = top - 1; half >= o; half--) insert(i + (1 << half), half, mt);
+      if (dense && o < 10) fill(i >>> 9, mt, -(1 << o));
+      const end = i + (1 << o);
+      for (let p = i; p < end; p++) ring[(at + got++) & mask] = p;
+    }
+    return got;
+  }
+
+  /** A whole free pageblock, on no list: joins its other half to a chunk of order 10 where FA3 allows. */
+  function settle(b: number, mt: number): void {
+    const other = b ^ 1;
+    if ((record[(other << 5) + 31] & (1 << 30)) !== 0) {
+      const theirs = type[other] ^ 1;
+      if (theirs === mt || (theirs < 3 && mt < 3)) {
+        remove(other << 9, 9, theirs);
+        type[other] = mt ^ 1;
+        if (dense) {
+          blockFree[b] = 0;
+          blockFree[other] = 0;
+        }
+        setList(slot10, mt, b & -2);
+        return;
+      }
+    }
+    insert(b << 9, 9, mt);
+  }
+
+  function free(i: number, order: number, _tail?: boolean): void {
+    const b = i >>> 9;
+    const mt = type[b] ^ 1;
+    if (order === 0) {
+      // The common case: the buddy is in use, so that the frame just joins its word.
+      const x = i & 511;
+      const k = (b << 5) + (x >> 5);
+      const v = record[k];
+      if ((v & (3 << (x & 30))) === 0) {
+        if (dense) fill(b, mt, 1);
+        record[k] = v | (1 << x);
+        if (v !== 0) return;
+        const words = nonzero[b];
+        nonzero[b] = words | (1 << (x >> 5));
+        if ((words & 0xffff) === 0) setList(slotOf(0, b), mt, b);
+        return;
+      }
+      check((v & (1 << x)) === 0, 'frame freed twice', { i });
+    }
+    freeMerging(i, order, b, mt);
+  }
+
+  function freeMerging(i: number, order: number, b: number, mt: number): void {
+    if (order === 10) {
+      // Pageblock by pageblock, as split_large_buddy(): the halves may have different types.
+      freeMerging(i, 9, b, mt);
+      freeMerging(i + 512, 9, b + 1, type[b + 1] ^ 1);
+      return;
+    }
+    if (dense) fill(b, mt, 1 << order);
+    let p = i;
+    let o = order;
+    while (o < 9) {
+      const buddy = p ^ (1 << o);
+      const x = 1024 - (1024 >> o) + ((buddy & 511) >> o);
+      const w = x >> 5;
+      const k = (b << 5) + w;
+      const bit = 1 << x;
+      let v = record[k];
+      if ((v & bit) === 0) break;
+      v ^= bit;
+      record[k] = v;
+      if (o <= 4) {
+        if (v === 0) {
+          const words = nonzero[b] & ~(1 << w);
+          nonzero[b] = words;
+          if ((words & orderBits[o]) === 0) clearList(slotOf(o, b), mt, b);
+        }
+      } else if ((v & orderBits[o]) === 0) clearList(slotOf(o, b), mt, b);
+      p &= buddy;
+      o++;
+    }
+    if (o === 9) settle(b, mt);
+    else insert(p, o, mt);
+  }
+
+  const chunkIsFree = (b: number): boolean =>
+    ((lists[(slot10 * 6 + (type[b] ^ 1)) * listWords + (b >>> 5)] >>> b) & 1) !== 0;
+
+  function first(order: number, mt: number): number {
+    const m = slots[mt];
+    const slot = order === 0 ? ctz(m) : order + bins - 1;
+    if ((m & (1 << slot)) === 0 || (order === 0 && slot >= bins)) return -1;
+    const b = firstBlock(slot, mt);
+    return order === 10 ? b << 9 : firstInBlock(b, order);
+  }
+
+  function take(i: number, order: number): void {
+    const b = i >>> 9;
+    const mt = type[b] ^ 1;
+    if (order === 10) {
+      check(chunkIsFree(b), 'take: no such free chunk', { i, order });
+      clearList(slot10, mt, b);
+      return;
+    }
+    const x = 1024 - (1024 >> order) + ((i & 511) >> order);
+    check((record[(b << 5) + (x >> 5)] & (1 << x)) !== 0, 'take: no such free chunk', { i, order });
+    remove(i, order, mt);
+    if (dense) fill(b, mt, -(1 << order));
+  }
+
+  function put(i: number, order: number): void {
+    const b = i >>> 9;
+    const mt = type[b] ^ 1;
+    if (order === 10) {
+      check(type[b] === type[b + 1], 'put: the halves of a chunk have one type', { i });
+      setList(slot10, mt, b);
+      return;
+    }
+    if (dense) fill(b, mt, 1 << order);
+    insert(i, order, mt);
+  }
+
+  const typeOf = (i: number): ReturnType<FreeArea['typeOf']> => (type[i >>> 9] ^ 1) as ReturnType<FreeArea['typeOf']>;
+
+  function popcount(v: number): number {
+    v -= (v >>> 1) & 0x55555555;
+    v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
+    return Math.imul((v + (v >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+  }
+
+  function setPageblockType(i: number, mt: number): number {
+    const b = i >>> 9;
+    const old = type[b] ^ 1;
+    if (old === mt) return 0;
+    seen[b >>> 6] = 1;
+    const chunk = b & -2;
+    if (chunkIsFree(chunk)) {
+      clearList(slot10, old, chunk);
+      if (old < 3 && mt < 3) {
+        type[chunk] = mt ^ 1;
+        type[chunk + 1] = mt ^ 1;
+        setList(slot10, mt, chunk);
+        return 1024;
+      }
+      if (dense) {
+        blockFree[chunk] = 512;
+        blockFree[chunk + 1] = 512;
+      }
+      insert(chunk << 9, 9, old);
+      insert((chunk + 1) << 9, 9, old);
+    }
+    const words = nonzero[b];
+    const word31 = record[(b << 5) + 31];
+    let moved = 0;
+    for (let o = 0; o < 10; o++) {
+      if (((o <= 4 ? words : word31) & orderBits[o]) === 0) continue;
+      clearList(slotOf(o, b), old, b);
+      setList(slotOf(o, b), mt, b);
+      if (o > 4) {
+        moved += popcount(word31 & orderBits[o]) << o;
+        continue;
+      }
+      for (let left = words & orderBits[o]; left !== 0; left &= left - 1) {
+        moved += popcount(record[(b << 5) + ctz(left)]) << o;
+      }
+    }
+    type[b] = mt ^ 1;
+    if ((word31 & (1 << 30)) !== 0) {
+      // A whole free pageblock may fit its other half now.
+      remove(b << 9, 9, mt);
+      settle(b, mt);
+    }
+    return moved;
+  }
+
+  return { alloc, allocBulk, free, first, take, put, typeOf, setPageblockType };
+}
+
+/** Sets the summary bits of the chunks in [start, end): the state that freeing every chunk would leave. */
+function online(columns: AddressColumns, start: number, end: number): void {
+  const { pages, bins, lists, slots, seen, type, listWords, level1, level2, level3 } = columns;
+  assert(
+    start >= 0 && start < end && end <= pages && start % CHUNK_PAGES === 0 && end % CHUNK_PAGES === 0,
+    'online: a range of whole chunks inside the area',
+    { start, end, pages },
+  );
+  const slot = MAX_ORDER + bins - 1;
+  const at = (slot * NR_MIGRATE_TYPES + MIGRATE_MOVABLE) * listWords;
+  let from = start / PAGEBLOCK_PAGES; // bits of this level in [from, to)
+  let to = end / PAGEBLOCK_PAGES;
+  const lastSection = Math.floor((to - 1) / PAGEBLOCKS_PER_SECTION);
+  for (let s = Math.floor(from / PAGEBLOCKS_PER_SECTION); s <= lastSection; s++) {
+    if (seen[s] === 0) continue;
+    const first = Math.max(from, s * PAGEBLOCKS_PER_SECTION);
+    type.fill(0, first, Math.min(to, (s + 1) * PAGEBLOCKS_PER_SECTION)); // a range that comes back, as Movable
+  }
+  let every = 0x55555555; // level 0: the even pageblock of each chunk; above, each word that has a bit
+  for (const level of [0, level1, level2, level3]) {
+    for (let w = from >>> 5; w <= (to - 1) >>> 5; w++) {
+      let bits = every;
+      if (w === from >>> 5) bits &= -1 << (from & 31);
+      if (w === (to - 1) >>> 5) bits &= -1 >>> (31 - ((to - 1) & 31));
+      lists[at + level + w] |= bits;
+    }
+    from >>>= 5;
+    to = ((to - 1) >>> 5) + 1;
+    every = -1;
+  }
+  slots[MIGRATE_MOVABLE] |= 1 << slot;
+}
+
+/** Copies what either side has in use; all else is zero on both. */
+function copyColumns(to: AddressColumns, from: AddressColumns): void {
+  const sections = to.seen.length;
+  for (let s = 0; s < sections; ) {
+    if ((to.seen[s] | from.seen[s]) === 0) {
+      s++;
+      continue;
+    }
+    let end = s + 1;
+    while (end < sections && (to.seen[end] | from.seen[end]) !== 0) end++;
+    const a = s * PAGEBLOCKS_PER_SECTION;
+    const z = end * PAGEBLOCKS_PER_SECTION;
+    to.record.set(from.record.subarray(a * RECORD_WORDS, z * RECORD_WORDS), a * RECORD_WORDS);
+    to.nonzero.set(from.nonzero.subarray(a, z), a);
+    to.type.set(from.type.subarray(a, z), a);
+    if (to.bins > 1) to.blockFree.set(from.blockFree.subarray(a, z), a);
+    s = end;
+  }
+  to.seen.set(from.seen);
+  const nrSlots = MAX_ORDER + to.bins;
+  for (let slot = 0; slot < nrSlots; slot++) {
+    for (let mt = 0; mt < NR_MIGRATE_TYPES; mt++) {
+      if (((to.slots[mt] | from.slots[mt]) & (1 << slot)) === 0) continue;
+      const at = (slot * NR_MIGRATE_TYPES + mt) * to.listWords;
+      to.lists.set(from.lists.subarray(at, at + to.listWords), at);
+    }
+  }
+  to.slots.set(from.slots);
+}
+
+// The literals of addressCore, proved once.
+assert(
+  PAGEBLOCK_PAGES === 512 &&
+    CHUNK_PAGES === 1024 &&
+    MAX_ORDER === 10 &&
+    MIGRATE_MOVABLE === 1 &&
+    NR_MIGRATE_TYPES === 6 &&
+    NR_PCP_TYPES === 3 &&
+    PAGEBLOCKS_PER_SECTION === 64,
+  'addressCore is written for this geometry',
+);
