@@ -152,8 +152,7 @@ export function addressReads(columns: AddressColumns): Reads {
       for (let w = 0; w < words; w++) n += popcount(lists[at + w]);
       out[mt * NR_ORDERS + 10] += n;
     }
-    for (let s = 0; s < seen.length; s++) {
-      if (seen[s] === 0) continue;
+    for (let s = seen.indexOf(1); s >= 0; s = seen.indexOf(1, s + 1)) {
       const last = Math.min((s + 1) * PAGEBLOCKS_PER_SECTION, blocks);
       for (let b = s * PAGEBLOCKS_PER_SECTION; b < last; b++) {
         const at = (type[b] ^ 1) * NR_ORDERS;

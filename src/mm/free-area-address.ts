@@ -34,6 +34,7 @@ import type { Code } from '#base/specialise';
 import { specialise } from '#base/specialise';
 import type { FreeArea } from './free-area.ts';
 import { addressReads } from './free-area-address-read.ts';
+import { carveColumns } from './free-area-columns.ts';
 import {
   CHUNK_PAGES,
   MAX_ORDER,
@@ -117,16 +118,29 @@ function newColumns(pages: number, bins: number): AddressColumns {
   const level2 = level1 + up(level0);
   const level3 = level2 + up(up(level0));
   const listWords = level3 + up(up(up(level0))); // the top level may be a few words: it is scanned
+  const summaryWords = listWords * NR_MIGRATE_TYPES * (MAX_ORDER + bins);
+  const sections = Math.ceil(blocks / PAGEBLOCKS_PER_SECTION);
+  const counted = bins > 1 ? blocks : 0;
+  const recordWords = blocks * RECORD_WORDS;
+  const columns = carveColumns([
+    recordWords * 4,
+    blocks * 4,
+    blocks,
+    summaryWords * 4,
+    NR_MIGRATE_TYPES * 4,
+    sections,
+    counted * 2,
+  ]);
   return {
     pages,
     bins,
-    record: new Int32Array(blocks * RECORD_WORDS),
-    nonzero: new Int32Array(blocks),
-    type: new Uint8Array(blocks),
-    lists: new Int32Array(listWords * NR_MIGRATE_TYPES * (MAX_ORDER + bins)),
-    slots: new Int32Array(NR_MIGRATE_TYPES),
-    seen: new Uint8Array(Math.ceil(blocks / PAGEBLOCKS_PER_SECTION)),
-    blockFree: new Uint16Array(bins > 1 ? blocks : 0),
+    record: columns.int32(recordWords),
+    nonzero: columns.int32(blocks),
+    type: columns.uint8(blocks),
+    lists: columns.int32(summaryWords),
+    slots: columns.int32(NR_MIGRATE_TYPES),
+    seen: columns.uint8(sections),
+    blockFree: columns.uint16(counted),
     listWords,
     level1,
     level2,
@@ -147,18 +161,8 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
   const binShift = 9 - (31 - Math.clz32(bins)); // four bins: 128 pages each
   const slot10 = 9 + bins;
   // Orders 0..4 as bits of `nonzero` (which words), orders 5..9 as bits of word 31: the heap repeats itself.
-  const orderBits = Int32Array.of(
-    0xffff,
-    0xff << 16,
-    15 << 24,
-    3 << 28,
-    1 << 30,
-    0xffff,
-    0xff << 16,
-    15 << 24,
-    3 << 28,
-    1 << 30,
-  );
+  const orderBits = new Int32Array(new ArrayBuffer(64)); // an explicit buffer: see free-area-columns.ts
+  orderBits.set([0xffff, 0xff << 16, 15 << 24, 3 << 28, 1 << 30, 0xffff, 0xff << 16, 15 << 24, 3 << 28, 1 << 30]);
 
   const ctz = (v: number): number => 31 - Math.clz32(v & -v);
 
@@ -541,18 +545,22 @@ function online(columns: AddressColumns, start: number, end: number): void {
   let from = start / PAGEBLOCK_PAGES; // bits of this level in [from, to)
   let to = end / PAGEBLOCK_PAGES;
   const lastSection = Math.floor((to - 1) / PAGEBLOCKS_PER_SECTION);
-  for (let s = Math.floor(from / PAGEBLOCKS_PER_SECTION); s <= lastSection; s++) {
-    if (seen[s] === 0) continue;
+  for (let s = seen.indexOf(1, Math.floor(from / PAGEBLOCKS_PER_SECTION)); s >= 0; s = seen.indexOf(1, s + 1)) {
+    if (s > lastSection) break;
     const first = Math.max(from, s * PAGEBLOCKS_PER_SECTION);
     type.fill(0, first, Math.min(to, (s + 1) * PAGEBLOCKS_PER_SECTION)); // a range that comes back, as Movable
   }
   let every = 0x55555555; // level 0: the even pageblock of each chunk; above, each word that has a bit
   for (const level of [0, level1, level2, level3]) {
-    for (let w = from >>> 5; w <= (to - 1) >>> 5; w++) {
-      let bits = every;
-      if (w === from >>> 5) bits &= -1 << (from & 31);
-      if (w === (to - 1) >>> 5) bits &= -1 >>> (31 - ((to - 1) & 31));
-      lists[at + level + w] |= bits;
+    const firstWord = from >>> 5;
+    const lastWord = (to - 1) >>> 5;
+    const head = every & (-1 << (from & 31));
+    const tail = every & (-1 >>> (31 - ((to - 1) & 31)));
+    if (firstWord === lastWord) lists[at + level + firstWord] |= head & tail;
+    else {
+      lists[at + level + firstWord] |= head;
+      lists.fill(every, at + level + firstWord + 1, at + level + lastWord);
+      lists[at + level + lastWord] |= tail;
     }
     from >>>= 5;
     to = ((to - 1) >>> 5) + 1;

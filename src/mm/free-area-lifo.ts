@@ -28,6 +28,7 @@ import { assert } from '#base/assert';
 import type { Code } from '#base/specialise';
 import { specialise } from '#base/specialise';
 import type { FreeArea } from './free-area.ts';
+import { carveColumns } from './free-area-columns.ts';
 import { lifoReads } from './free-area-lifo-read.ts';
 import {
   CHUNK_PAGES,
@@ -66,6 +67,7 @@ export function createLifoArea(pages: number, code: Code): LifoArea {
     pages,
   });
   const lists = NR_ORDERS * NR_MIGRATE_TYPES;
+  const ends = carveColumns([lists * 4, lists * 4, lists * 4, NR_MIGRATE_TYPES * 4]);
   const columns: LifoColumns = {
     pages,
     next: new Int32Array(pages),
@@ -74,10 +76,10 @@ export function createLifoArea(pages: number, code: Code): LifoArea {
     chunkFree: new Int32Array(Math.ceil(pages / CHUNK_PAGES / 32)),
     type: new Uint8Array(pages / PAGEBLOCK_PAGES),
     seen: new Uint8Array(Math.ceil(pages / PAGES_PER_SECTION)),
-    heads: new Int32Array(lists).fill(-1),
-    tails: new Int32Array(lists).fill(-1),
-    length: new Int32Array(lists),
-    orders: new Int32Array(NR_MIGRATE_TYPES),
+    heads: ends.int32(lists).fill(-1),
+    tails: ends.int32(lists).fill(-1),
+    length: ends.int32(lists),
+    orders: ends.int32(NR_MIGRATE_TYPES),
   };
   const core = specialise(lifoCore, code)(columns, assert);
   return {

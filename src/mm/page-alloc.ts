@@ -25,6 +25,7 @@ import { specialise } from '#base/specialise';
 import type { FallbackDecision, FallbackPolicy } from './fallback.ts';
 import { decideFallback, noDecision } from './fallback.ts';
 import type { FreeArea } from './free-area.ts';
+import { carveColumns } from './free-area-columns.ts';
 import {
   CHUNK_PAGES,
   MIGRATE_CMA,
@@ -141,13 +142,15 @@ export function createPageAlloc(area: FreeArea, config: PageAllocConfig): PageAl
     wanted,
   });
   const rings = cpus * NR_PCP_TYPES;
+  const carve = carveColumns([rings * capacity * 4, rings * 4, rings * 4, 6 * 4, 4 * 8]);
   const columns: PageAllocColumns = {
-    pages: new Int32Array(rings * capacity),
-    head: new Int32Array(rings),
-    tail: new Int32Array(rings),
-    limits: Int32Array.of(batch, high, batch, high, 0, 0),
-    nr: new Float64Array(4),
+    pages: carve.int32(rings * capacity),
+    head: carve.int32(rings),
+    tail: carve.int32(rings),
+    limits: carve.int32(6),
+    nr: carve.float64(4),
   };
+  columns.limits.set([batch, high, batch, high, 0, 0]);
   const decision = noDecision();
   const fallback = (order: number, mt: number, noFragment: boolean): FallbackDecision => {
     decideFallback(area, { order, mt, noFragment }, config, decision);

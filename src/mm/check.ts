@@ -1,0 +1,169 @@
+// check(): the invariants, with evidence. Rebuilt from scratch and compared with what the tables say.
+//
+//   level  what                                                                        cost
+//   0      C0 counters: managed <= present <= spanned, nothing negative                O(pools)
+//   1      C1 free lists: the allocators' own checks                                   O(pageblocks in use)
+//   2      C2 every frame has exactly one state: free, on a per-CPU list, used,        O(frames)
+//             absent or offline; managed equals their recount (P1)
+//   3      C3 frame <-> holder is a bijection (H1-H3); C4 contents are where           O(frames)
+//             their holder looks for them
+//
+// Callable by users at any time. An empty list means sound.
+
+import { PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGES_PER_SECTION, SECTION_ORDER } from './geometry.ts';
+import type { HolderSpec } from './holder.ts';
+import { type Machine, tagOf } from './machine.ts';
+import type { Pool } from './pool.ts';
+import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, TAG_SHIFT } from './section.ts';
+
+export type Violation = { readonly rule: string; readonly detail: string };
+
+/** At most this many of one rule: the first ones tell, a million say no more. */
+const MOST = 20;
+
+class Violations {
+  readonly list: Violation[] = [];
+  readonly #count = new Map<string, number>();
+
+  add(rule: string, detail: string): void {
+    const n = (this.#count.get(rule) ?? 0) + 1;
+    this.#count.set(rule, n);
+    if (n <= MOST) this.list.push({ rule, detail });
+  }
+}
+
+export function checkMachine(m: Machine, level: number, tagged: boolean): Violation[] {
+  const v = new Violations();
+  for (const p of m.pools) {
+    const { present, managed, spanned, title } = p;
+    if (managed < 0 || managed > present || present > spanned) {
+      v.add('C0', `${title}: managed ${managed}, present ${present}, spanned ${spanned}`);
+    }
+    if (level >= 1) for (const s of p.alloc.check()) v.add('C1', `${title}: ${s}`);
+  }
+  if (level >= 2) checkFrames(m, v);
+  if (level >= 3) checkHolders(m, v, tagged);
+  return v.list;
+}
+
+const FREE = 1;
+const PCP = 2;
+
+function checkFrames(m: Machine, v: Violations): void {
+  const { sections } = m;
+  const state = new Uint8Array(sections.frames);
+  const counts = m.pools.map(() => 0);
+  for (const p of m.pools) {
+    p.alloc.area.forEachFree(0, p.pages, (i, order) => {
+      for (let k = p.base + i; k < p.base + i + (1 << order); k++) {
+        if (state[k] !== 0) v.add('C2', `frame ${sections.pfnOf(k)} is free twice`);
+        state[k] = FREE;
+        if (m.poolOf[k >>> PAGEBLOCK_ORDER] !== p.id)
+          v.add('C2', `frame ${sections.pfnOf(k)} is free in ${p.title}, not its pool`);
+      }
+      counts[p.id] = (counts[p.id] as number) + (1 << order);
+    });
+    p.alloc.forEachPcp((_cpu, _mt, i) => {
+      const k = p.base + i;
+      if (state[k] !== 0) v.add('C2', `frame ${sections.pfnOf(k)} is on a per-CPU list and free or there twice`);
+      state[k] = PCP;
+      counts[p.id] = (counts[p.id] as number) + 1;
+    });
+  }
+  const vmemmap = vmemmapFrames(m);
+  for (let s = 0; s < sections.length; s++) {
+    const meta = sections.meta[s];
+    const first = s * PAGES_PER_SECTION;
+    for (let i = first; i < first + PAGES_PER_SECTION; ) {
+      const pool = m.poolOf[i >>> PAGEBLOCK_ORDER] as number;
+      const kind = meta === undefined ? KIND_NONE : (meta[i - first] as number) & KIND_MASK;
+      const run = kind >= KIND_HEAD0 && kind < KIND_TAIL ? 1 << (kind - KIND_HEAD0) : 1;
+      if (kind === KIND_TAIL) v.add('C2', `frame ${sections.pfnOf(i)} is a tail without a head before it`);
+      for (let k = i; k < i + run; k++) {
+        const st = state[k] as number;
+        if (k > i) {
+          const tail = ((meta as Uint16Array)[k - first] as number) & KIND_MASK;
+          if (tail !== KIND_TAIL) v.add('C2', `frame ${sections.pfnOf(k)} should be a tail, is ${tail}`);
+        }
+        if (pool < 0) {
+          if (st !== 0) v.add('C2', `frame ${sections.pfnOf(k)} is offline and on a list`);
+        } else if (kind === KIND_NONE && st === 0) {
+          v.add('C2', `frame ${sections.pfnOf(k)} is neither free nor used`);
+        } else if (kind !== KIND_NONE && st !== 0) {
+          v.add('C2', `frame ${sections.pfnOf(k)} is ${kind === KIND_ABSENT ? 'absent' : 'used'} and on a list`);
+        }
+      }
+      if (pool >= 0 && kind >= KIND_HEAD0 && kind < KIND_TAIL && isManaged(m, i, vmemmap)) {
+        counts[pool] = (counts[pool] as number) + run;
+      }
+      i += run;
+    }
+  }
+  m.pools.forEach((p: Pool) => {
+    const n = counts[p.id] as number;
+    if (n !== p.managed) v.add('C2', `${p.title}: managed is ${p.managed}, recounted ${n}`);
+  });
+}
+
+/** Pageblocks that hold a block's own memmap: present, never managed. */
+function vmemmapFrames(m: Machine): Set<number> {
+  const out = new Set<number>();
+  for (let r = 0; r < m.blocks.length; r++) {
+    const pages = m.blocks.vmemmapPages[r] as number;
+    if (pages === 0) continue;
+    const start = indexOfBlock(m, r);
+    for (let i = start; i < start + pages; i += PAGEBLOCK_PAGES) out.add(i >>> PAGEBLOCK_ORDER);
+  }
+  return out;
+}
+
+const indexOfBlock = (m: Machine, row: number): number => {
+  const slot = m.sections.slotOf(((m.blocks.id[row] as number) * m.blockPages) / PAGES_PER_SECTION);
+  return slot << SECTION_ORDER;
+};
+
+function isManaged(m: Machine, head: number, vmemmap: ReadonlySet<number>): boolean {
+  const holder = m.holders.holderOf(m.sections.ownerAt(head));
+  const { class: cls } = m.holders.specs[holder] as HolderSpec;
+  if (cls === 'reserved') return false;
+  return cls !== 'memmap' || !vmemmap.has(head >>> PAGEBLOCK_ORDER);
+}
+
+function checkHolders(m: Machine, v: Violations, tagged: boolean): void {
+  const { sections, holders } = m;
+  const pagesOf = (frame: number): number => {
+    const kind = sections.metaAt(frame) & KIND_MASK;
+    return kind >= KIND_HEAD0 && kind < KIND_TAIL ? 1 << (kind - KIND_HEAD0) : 0;
+  };
+  for (const s of holders.check(pagesOf)) v.add('C3', s);
+  let members = 0;
+  for (let h = 0; h < holders.length; h++) {
+    holders.forEachMember(h, (frame, _index, slot) => {
+      members++;
+      if (sections.ownerAt(frame) !== slot)
+        v.add('C3', `H1 slot ${slot} says frame ${sections.pfnOf(frame)}, which says ${sections.ownerAt(frame)}`);
+    });
+  }
+  let heads = 0;
+  for (let s = 0; s < sections.length; s++) {
+    const meta = sections.meta[s];
+    if (meta === undefined) continue;
+    let want = 0;
+    for (let k = 0; k < PAGES_PER_SECTION; k++) {
+      const word = meta[k] as number;
+      const kind = word & KIND_MASK;
+      if (kind === KIND_NONE || kind === KIND_ABSENT) continue;
+      if (kind !== KIND_TAIL) {
+        heads++;
+        want = tagged ? tagOf(sections.ownerAt(s * PAGES_PER_SECTION + k)) : 0;
+      }
+      if (word >>> TAG_SHIFT !== want) {
+        v.add(
+          'C4',
+          `frame ${sections.pfnOf(s * PAGES_PER_SECTION + k)} holds contents ${word >>> TAG_SHIFT}, its holder expects ${want}`,
+        );
+      }
+    }
+  }
+  if (heads !== members) v.add('C3', `${heads} allocations, ${members} members of holders`);
+}

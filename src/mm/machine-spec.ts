@@ -1,0 +1,97 @@
+// MachineSpec: what a computer looks like when it is switched on, as plain data.
+//
+// `zonesOf` cuts the RAM ranges at the zone borders of spec 1.4: DMA below 16 MiB, DMA32 below 4 GiB, Normal above,
+// Movable from a frame that the spec names per node. A range may name its zone itself: that is how a twin repeats what
+// a capture says.
+
+import { assert } from '#base/assert';
+import type { NodeId, Pfn } from '#base/units';
+import { toPfn } from '#base/units';
+import type { Placement } from './free-area.ts';
+import { PAGE_SHIFT } from './geometry.ts';
+import { ZONE_DMA, ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
+import type { WatermarkSettings } from './watermark.ts';
+
+/** RAM: frames [start, end) of one node. */
+export type RamRange = {
+  readonly start: Pfn;
+  readonly end: Pfn;
+  readonly node: NodeId;
+  /** Undefined: by its address (spec 1.4). */
+  readonly zone?: ZoneIndex;
+};
+
+export type ReservedRange = {
+  readonly start: Pfn;
+  readonly end: Pfn;
+  readonly name: string;
+};
+
+export type MachineSpec = {
+  /** Sorted or not; must not overlap. */
+  readonly ram: readonly RamRange[];
+  /** Parts of the RAM that never reach the allocator (kernel image, firmware, boot memmap). */
+  readonly reserved?: readonly ReservedRange[];
+  /** First frame of Movable, by node. */
+  readonly movableStart?: ReadonlyMap<NodeId, Pfn>;
+  /** Bytes; undefined = the x86-64 rule of spec 1.2. */
+  readonly blockSize?: number;
+  /** The x86-64 rule asks: is there a hypervisor? Default true. */
+  readonly hypervisor?: boolean;
+  /** CPUs that have per-CPU lists. Default 1. */
+  readonly cpus?: number;
+  readonly placement?: Placement;
+  /** 'tag' (default) models each frame's contents by 11 bits that every move must carry along; 'bytes' gives written
+   *  frames 4096 real bytes on top; 'none' for benchmarks. */
+  readonly contents?: 'none' | 'tag' | 'bytes';
+  /** 'none': allocations may take the last frame. Default: computed by spec 2.5 with factor 10 and no THP. */
+  readonly watermarks?: 'none' | WatermarkSettings;
+  /** distance[a][b] of the nodes in ascending id; default 10 local, 20 remote. */
+  readonly distance?: readonly (readonly number[])[];
+  /** 'free' (default): all RAM that is not reserved is free. 'nothing': the caller places every frame (twins). */
+  readonly populate?: 'free' | 'nothing';
+  /** Machine code of the pools: see PoolConfig.code. Default 'own'. */
+  readonly code?: 'own' | 'shared';
+};
+
+const DMA_END = 16 * 2 ** (20 - PAGE_SHIFT); // 4096
+const DMA32_END = 4 * 2 ** (30 - PAGE_SHIFT); // 1048576
+
+export type ZonedRange = Required<RamRange>;
+
+/** The RAM cut at zone borders, ascending. */
+export function zonesOf(spec: MachineSpec): ZonedRange[] {
+  const out: ZonedRange[] = [];
+  const ram = [...spec.ram].sort((a, b) => a.start - b.start);
+  for (let k = 0; k < ram.length; k++) {
+    const r = ram[k] as RamRange;
+    assert(Number.isInteger(r.start) && Number.isInteger(r.end) && r.start >= 0, 'RAM ranges are whole frames', r);
+    assert(r.start < r.end, 'an empty RAM range', r);
+    const before = ram[k - 1];
+    assert(before === undefined || before.end <= r.start, 'RAM ranges overlap', { before, range: r });
+    if (r.zone !== undefined) {
+      out.push(r as ZonedRange);
+      continue;
+    }
+    const movable = spec.movableStart?.get(r.node) ?? Number.POSITIVE_INFINITY;
+    const borders = [DMA_END, DMA32_END, movable].filter((b) => b > r.start && b < r.end).sort((a, b) => a - b);
+    let start: number = r.start;
+    for (const end of [...borders, r.end]) {
+      const byAddress = start < DMA_END ? ZONE_DMA : start < DMA32_END ? ZONE_DMA32 : ZONE_NORMAL;
+      out.push({
+        start: toPfn(start),
+        end: toPfn(end),
+        node: r.node,
+        zone: start >= movable ? ZONE_MOVABLE : byAddress,
+      });
+      start = end;
+    }
+  }
+  return out;
+}
+
+/** Convenience for tests and examples: one node of `bytes` RAM with the PC's hole below 4 GiB left out. */
+export function simpleSpec(bytes: number, rest: Omit<MachineSpec, 'ram'> = {}): MachineSpec {
+  const pages = Math.floor(bytes / 2 ** PAGE_SHIFT);
+  return { ram: [{ start: toPfn(0), end: toPfn(pages), node: 0 as NodeId }], ...rest };
+}

@@ -1,0 +1,812 @@
+// Machine: everything one computer knows about its physical memory. Deterministic: same boot, same calls, same result.
+//
+//   request ──> zonelist of the node ──> watermark ──> Pool.alloc (rings, free area, fallback) ──> frame
+//                                                                                                    │
+//            holders: whose is it, at which index  <──slot──  sections: head, tails, tag  <──────────┘
+//
+//   poolOf    Int16 per pageblock of the dense index: id of the pool that owns its frames; -1 = offline or no RAM.
+//             A pageblock that a zone border cuts belongs to the zone of its first frame (Linux's borders are aligned).
+//
+// What lives elsewhere: page-isolation.ts (may these frames go?), migrate.ts (moving them), memory-hotplug.ts (offline
+// and online of a block, in steps), check.ts (the invariants). Cost of a fork: O(pageblocks in use + sections +
+// holder runs) copied, frame columns and slot tables shared until written.
+
+import { assert } from '#base/assert';
+import type { Result } from '#base/result';
+import { type BlockId, type HolderId, type NodeId, type Order, type Pfn, toBlockId, toOrder, toPfn } from '#base/units';
+import { checkMachine, type Violation } from './check.ts';
+import type { MachineEvent } from './events.ts';
+import {
+  CHUNK_PAGES,
+  MAX_ORDER,
+  memoryBlockSize,
+  PAGE_SIZE,
+  PAGEBLOCK_ORDER,
+  PAGEBLOCK_PAGES,
+  PAGEBLOCKS_PER_SECTION,
+  PAGES_PER_SECTION,
+  SECTION_ORDER,
+} from './geometry.ts';
+import { type HolderSpec, Holders } from './holder.ts';
+import { type MachineSpec, type ZonedRange, zonesOf } from './machine-spec.ts';
+import { BLOCK_ONLINE, type BlockState, MemoryBlocks } from './memory-block.ts';
+import {
+  type Notifier,
+  type OfflineOptions,
+  type OfflineReport,
+  OfflineWork,
+  type OnlineReport,
+  offlineBlock,
+  onlineBlock,
+} from './memory-hotplug.ts';
+import {
+  CLASS_TRAITS,
+  PAGE_CLASSES,
+  type PageClass,
+  ZONE_MOVABLE,
+  ZONE_NORMAL,
+  type ZoneIndex,
+  type ZoneName,
+} from './page-class.ts';
+import { blockersIn } from './page-isolation.ts';
+import { Pool, type PoolConfig } from './pool.ts';
+import type { Blocker, Refusal } from './refusal.ts';
+import {
+  KIND_ABSENT,
+  KIND_HEAD0,
+  KIND_MASK,
+  KIND_NONE,
+  KIND_TAIL,
+  META_PINNED,
+  Sections,
+  TAG_BITS,
+  TAG_SHIFT,
+} from './section.ts';
+import { computeWatermarks, NO_WATERMARKS, pcpSizes } from './watermark.ts';
+
+const OFFSET_MASK = PAGES_PER_SECTION - 1;
+const NO_POOL = -1;
+const RESERVED = PAGE_CLASSES.indexOf('reserved');
+
+export type AllocOptions = {
+  /** Node to start at; default: the holder's, else 0. */
+  readonly node?: NodeId;
+  /** Highest zone that will do; default: what the holder's class asks for. */
+  readonly topZone?: ZoneIndex;
+};
+
+export type FrameInfo =
+  | { readonly state: 'absent' }
+  | { readonly state: 'offline' }
+  | { readonly state: 'free'; readonly pool: Pool }
+  | {
+      readonly state: 'used';
+      readonly pool: Pool;
+      readonly head: Pfn;
+      readonly order: Order;
+      readonly holder: HolderId;
+      readonly class: PageClass;
+      readonly name: string;
+      /** Index in the holder. */
+      readonly index: number;
+      readonly pinned: boolean;
+    };
+
+/** Omit, applied to each member of the union. */
+type Unnumbered = MachineEvent extends infer E ? (E extends MachineEvent ? Omit<E, 'seq'> : never) : never;
+
+export type BlockInfo = {
+  readonly id: BlockId;
+  readonly state: BlockState;
+  readonly startPfn: Pfn;
+  readonly endPfn: Pfn;
+  /** Undefined when it is offline or lies in more than one. */
+  readonly pool: Pool | undefined;
+  readonly node: NodeId;
+  /** Frames that are not RAM. */
+  readonly absent: number;
+};
+
+/** A frozen copy of a machine, for Machine.restore. */
+export type Snapshot = { readonly image: Machine };
+
+/** What the tables say a frame's contents are worth: set when it is handed out, carried along by every move. */
+export const tagOf = (slot: number): number => {
+  const x = Math.imul(slot ^ (slot >>> 15), 0x2c1b3c6d);
+  return ((x ^ (x >>> 12)) & ((1 << TAG_BITS) - 1)) | 1;
+};
+
+export class Machine {
+  readonly spec: MachineSpec;
+  /** Frames of a memory block. */
+  readonly blockPages: number;
+  readonly sections: Sections;
+  readonly holders = new Holders();
+  readonly pools: Pool[] = [];
+  readonly blocks: MemoryBlocks;
+  /** See the drawing above. */
+  poolOf: Int16Array;
+  /** Counters by Linux's name, where it has one. */
+  readonly vmstat = { pgmigrate_success: 0, pgmigrate_fail: 0, pgalloc_fail: 0 };
+  /** Listeners of the memory notifier chain, in order (spec 3.3). Not copied to forks. */
+  readonly notifiers: Notifier[] = [];
+  /** Called after each change of a memory block; not copied to forks. */
+  onEvent: ((event: MachineEvent) => void) | undefined;
+  /** Why the last alloc returned -1. */
+  lastRefusal: Refusal | undefined;
+  seq = 0;
+
+  readonly #tagged: boolean;
+  /** Written contents by PageIndex; only with contents: 'bytes'. */
+  readonly #bytes: Map<number, Uint8Array> | undefined;
+  readonly #nodes: readonly NodeId[];
+  /** Pools to try, by node row * 4 + highest zone. */
+  #zonelists: Int32Array[] = [];
+  readonly #migratetype: Int32Array;
+  readonly #topZone: Int32Array;
+
+  private constructor(
+    spec: MachineSpec,
+    blockPages: number,
+    sections: Sections,
+    blocks: MemoryBlocks,
+    nodes: readonly NodeId[],
+  ) {
+    this.spec = spec;
+    this.blockPages = blockPages;
+    this.sections = sections;
+    this.blocks = blocks;
+    this.poolOf = new Int16Array(sections.length * PAGEBLOCKS_PER_SECTION).fill(NO_POOL);
+    this.#nodes = nodes;
+    this.#tagged = spec.contents !== 'none';
+    this.#bytes = spec.contents === 'bytes' ? new Map() : undefined;
+    this.#migratetype = Int32Array.from(PAGE_CLASSES, (c) => CLASS_TRAITS[c].migratetype);
+    this.#topZone = Int32Array.from(PAGE_CLASSES, (c) => CLASS_TRAITS[c].topZone);
+  }
+
+  // ------------------------------------------------------------------------------------------------------- boot
+
+  /**
+   * Switches a computer on.
+   *
+   * A spec that contradicts itself throws. Cost O(sections + reserved frames): an empty TiB takes milliseconds.
+   */
+  static boot(spec: MachineSpec): Machine {
+    const zoned = zonesOf(spec);
+    assert(zoned.length > 0, 'a machine needs RAM');
+    const endOfRam = (zoned[zoned.length - 1] as ZonedRange).end;
+    const size = memoryBlockSize(endOfRam * PAGE_SIZE, {
+      hypervisor: spec.hypervisor ?? true,
+      ...(spec.blockSize === undefined ? {} : { override: spec.blockSize }),
+    });
+    assert(size.ok, 'a memory block is a power of two from 128 MiB to 64 GiB', { blockSize: spec.blockSize });
+    const blockPages = size.value / PAGE_SIZE;
+
+    const sections = new Sections(0);
+    const blockIds = new Set<number>();
+    for (const r of zoned) {
+      const first = Math.floor(r.start / PAGES_PER_SECTION);
+      const end = Math.ceil(r.end / PAGES_PER_SECTION);
+      for (let n = first; n < end; n++) {
+        if (sections.slotOf(n) < 0) sections.add(n);
+        blockIds.add(Math.floor((n * PAGES_PER_SECTION) / blockPages));
+      }
+    }
+    const blocks = new MemoryBlocks(Float64Array.from(blockIds).sort());
+    const nodes = [...new Set(zoned.map((r) => r.node))].sort((a, b) => a - b);
+    const m = new Machine(spec, blockPages, sections, blocks, nodes);
+    m.#bootPools(zoned);
+    m.#markAbsent(zoned);
+    m.#bootReserved(zoned);
+    m.#bootBlocks(zoned);
+    m.updateWatermarks();
+    return m;
+  }
+
+  #bootPools(zoned: readonly ZonedRange[]): void {
+    const poolConfig = this.#poolConfig();
+    for (const node of this.#nodes) {
+      for (const zone of [0, 1, 2, 3] as const) {
+        const mine = zoned.filter((r) => r.node === node && r.zone === zone);
+        // Empty Normal and Movable pools exist on every node, so that a block can be onlined into them.
+        if (mine.length === 0 && zone < ZONE_NORMAL) continue;
+        const id = this.pools.length;
+        assert(id < 32768, 'too many pools', { id });
+        const hull =
+          mine.length === 0
+            ? { base: 0, pages: CHUNK_PAGES }
+            : this.#hullOf((mine[0] as ZonedRange).start, (mine[mine.length - 1] as ZonedRange).end);
+        const pool = new Pool(id, { node, zone }, hull, poolConfig);
+        this.pools.push(pool);
+        for (const r of mine) {
+          pool.present += r.end - r.start;
+          this.#claimPageblocks(pool, r.start, r.end);
+        }
+        if (mine.length > 0) {
+          pool.startPfn = (mine[0] as ZonedRange).start;
+          pool.endPfn = (mine[mine.length - 1] as ZonedRange).end;
+        }
+      }
+    }
+    this.#buildZonelists();
+  }
+
+  #poolConfig(): PoolConfig {
+    return {
+      placement: this.spec.placement ?? 'address',
+      cpus: this.spec.cpus ?? 1,
+      code: this.spec.code ?? 'own',
+      movableIn: (index) => this.movableIn(index),
+    };
+  }
+
+  #hullOf(start: Pfn, end: Pfn): { base: number; pages: number } {
+    const first = this.sections.indexOf(start);
+    const last = this.sections.indexOf(toPfn(end - 1));
+    const base = first - (first % CHUNK_PAGES);
+    return { base, pages: Math.ceil((last + 1 - base) / CHUNK_PAGES) * CHUNK_PAGES };
+  }
+
+  #claimPageblocks(pool: Pool, start: Pfn, end: Pfn): void {
+    for (let pfn: number = start; pfn < end; ) {
+      const index = this.sections.indexOf(toPfn(pfn));
+      const run = Math.min(end - pfn, PAGES_PER_SECTION - (index & OFFSET_MASK));
+      const first = index >>> PAGEBLOCK_ORDER;
+      const last = (index + run - 1) >>> PAGEBLOCK_ORDER;
+      for (let pb = first; pb <= last; pb++) if (this.poolOf[pb] === NO_POOL) this.poolOf[pb] = pool.id;
+      pfn += run;
+    }
+  }
+
+  /** Frames of present sections that no RAM range covers. */
+  #markAbsent(zoned: readonly ZonedRange[]): void {
+    const hole = (start: number, end: number): void => {
+      for (let pfn = start; pfn < end; pfn++) {
+        const index = this.sections.indexOf(toPfn(pfn));
+        const slot = index >>> SECTION_ORDER;
+        if (!this.sections.writable(slot)) this.sections.own(slot);
+        (this.sections.meta[slot] as Uint16Array)[index & OFFSET_MASK] = KIND_ABSENT;
+      }
+    };
+    let at = 0;
+    for (const r of zoned) {
+      // Only the parts of the gap that lie in present sections: the tail of the last one, the head of this one.
+      const tailEnd = Math.min(r.start, Math.ceil(at / PAGES_PER_SECTION) * PAGES_PER_SECTION);
+      hole(at, tailEnd);
+      hole(Math.max(tailEnd, Math.floor(r.start / PAGES_PER_SECTION) * PAGES_PER_SECTION), r.start);
+      at = r.end;
+    }
+    hole(at, Math.ceil(at / PAGES_PER_SECTION) * PAGES_PER_SECTION);
+  }
+
+  #bootReserved(zoned: readonly ZonedRange[]): void {
+    const reserved = [...(this.spec.reserved ?? [])].sort((a, b) => a.start - b.start);
+    for (const r of reserved) {
+      const holder = this.addHolder({ class: 'reserved', name: r.name });
+      const inRam = zoned.reduce((n, z) => n + Math.max(0, Math.min(r.end, z.end) - Math.max(r.start, z.start)), 0);
+      assert(inRam === r.end - r.start, 'a reserved range is not RAM throughout', r);
+      this.place(holder, r.start, r.end);
+    }
+    if (this.spec.populate === 'nothing') return;
+    for (const z of zoned) {
+      let at: number = z.start;
+      for (const r of reserved) {
+        if (r.end <= at || r.start >= z.end) continue;
+        if (r.start > at) this.#bootFree(at, r.start);
+        at = Math.max(at, r.end);
+      }
+      if (at < z.end) this.#bootFree(at, z.end);
+    }
+    for (const p of this.pools) p.alloc.drain();
+  }
+
+  /** Hands [start, end) to the allocator: whole chunks lazily, the ragged ends page by page. */
+  #bootFree(start: number, end: number): void {
+    for (let pfn = start; pfn < end; ) {
+      const index = this.sections.indexOf(toPfn(pfn));
+      const pool = this.poolAt(index) as Pool; // every RAM pageblock was claimed
+      // The dense index runs on through neighbouring slots: extend over whole sections while the pool stays the same.
+      let run = Math.min(end - pfn, PAGES_PER_SECTION - (index & OFFSET_MASK));
+      while (
+        pfn + run < end &&
+        this.sections.indexOf(toPfn(pfn + run)) === index + run &&
+        this.poolAt(index + run) === pool
+      ) {
+        run = Math.min(end - pfn, run + PAGES_PER_SECTION);
+      }
+      const first = Math.ceil(index / CHUNK_PAGES) * CHUNK_PAGES;
+      const last = Math.floor((index + run) / CHUNK_PAGES) * CHUNK_PAGES;
+      if (first < last) {
+        pool.alloc.online(first - pool.base, last - pool.base);
+        this.#freeRun(pool, index, first);
+        this.#freeRun(pool, last, index + run);
+      } else {
+        this.#freeRun(pool, index, index + run);
+      }
+      pool.managed += run;
+      pfn += run;
+    }
+  }
+
+  /** Frees [start, end) of the dense index into the pool, in the largest aligned pieces. */
+  #freeRun(pool: Pool, start: number, end: number): void {
+    for (let i = start; i < end; ) {
+      let order = 0;
+      while (order < MAX_ORDER && (i & ((2 << order) - 1)) === 0 && i + (2 << order) <= end) order++;
+      pool.alloc.freeToArea(i - pool.base, order, true);
+      i += 1 << order;
+    }
+  }
+
+  #bootBlocks(zoned: readonly ZonedRange[]): void {
+    const { blocks } = this;
+    for (let row = 0; row < blocks.length; row++) {
+      const start = (blocks.id[row] as number) * this.blockPages;
+      const end = start + this.blockPages;
+      let present = 0;
+      const pools = new Set<number>();
+      for (const z of zoned) {
+        const n = Math.min(end, z.end) - Math.max(start, z.start);
+        if (n <= 0) continue;
+        present += n;
+        const pool = this.pools.find((p) => p.node === z.node && p.zone === z.zone) as Pool; // made in #bootPools
+        pools.add(pool.id);
+        if (blocks.node[row] === -1) blocks.node[row] = z.node;
+      }
+      blocks.state[row] = BLOCK_ONLINE;
+      blocks.absent[row] = this.blockPages - present;
+      blocks.pool[row] = pools.size === 1 ? ([...pools][0] as number) : NO_POOL;
+    }
+  }
+
+  #buildZonelists(): void {
+    const { distance } = this.spec;
+    this.#zonelists = [];
+    this.#nodes.forEach((node, row) => {
+      const far = (n: NodeId): number => distance?.[row]?.[this.#nodes.indexOf(n)] ?? (n === node ? 10 : 20);
+      const order = [...this.#nodes].sort((a, b) => far(a) - far(b) || a - b);
+      for (let top = 0; top <= ZONE_MOVABLE; top++) {
+        const list = order.flatMap((n) =>
+          this.pools.filter((p) => p.node === n && p.zone <= top).sort((a, b) => b.zone - a.zone),
+        );
+        this.#zonelists.push(Int32Array.from(list, (p) => p.id));
+      }
+    });
+  }
+
+  /** Pools that a request on `node` may use, in the order it tries them. */
+  zonelist(node: NodeId, topZone: ZoneIndex): Int32Array {
+    const row = this.#nodes.indexOf(node);
+    assert(row >= 0, 'no such node', { node });
+    return this.#zonelists[row * 4 + topZone] as Int32Array;
+  }
+
+  get nodes(): readonly NodeId[] {
+    return this.#nodes;
+  }
+
+  /** After managed changed: watermarks, reserves and per-CPU list sizes of all pools (spec 2.4, 2.5). */
+  updateWatermarks(): void {
+    const { watermarks } = this.spec;
+    const settings = watermarks === undefined ? { scaleFactor: 10, thp: false } : watermarks;
+    if (settings === 'none') {
+      for (const p of this.pools) p.watermarks = NO_WATERMARKS;
+      return;
+    }
+    const all = computeWatermarks(this.pools, settings);
+    this.pools.forEach((p, k) => {
+      p.watermarks = all[k] as (typeof all)[number];
+      p.alloc.setPcp(pcpSizes(p.managed, p.watermarks.low, this.spec.cpus ?? 1));
+    });
+  }
+
+  // ------------------------------------------------------------------------------------------- request and return
+
+  addHolder(spec: { class: PageClass; name: string; node?: NodeId }): HolderId {
+    const full: HolderSpec = { class: spec.class, name: spec.name, node: spec.node ?? -1 };
+    return this.holders.add(full);
+  }
+
+  /**
+   * Takes 2^order frames for a holder.
+   *
+   * The holder's class says what kind of frames (page-class.ts). Pools are tried in zonelist order, above their low
+   * watermark first, then above min. Cost: some loads and stores when a per-CPU list has a page.
+   *
+   * @returns the first frame; -1 when there is none, and `lastRefusal` says why
+   */
+  alloc(holder: HolderId, order: Order, options?: AllocOptions): Pfn | -1 {
+    const index = this.#take(holder, order, options);
+    if (index < 0) return -1;
+    this.occupy(holder, index, order);
+    return this.sections.pfnOf(index);
+  }
+
+  #take(holder: HolderId, order: number, options: AllocOptions | undefined): number {
+    const classIndex = this.holders.classIndex[holder] as number;
+    const mt = this.#migratetype[classIndex] as number;
+    let node = options?.node ?? (this.holders.specs[holder] as HolderSpec).node;
+    if (node < 0) node = this.#nodes[0] as number;
+    const top = options?.topZone ?? (this.#topZone[classIndex] as ZoneIndex);
+    const index = this.takeFrames(this.zonelist(node as NodeId, top), order, mt, top);
+    if (index < 0) {
+      this.vmstat.pgalloc_fail++;
+      const free = this.pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
+      this.lastRefusal = {
+        reason: 'no-memory',
+        errno: 'ENOMEM',
+        message: `no free run of ${1 << order} frames above the watermarks; ${free} frames are free in all`,
+        blockers: [],
+      };
+    }
+    return index;
+  }
+
+  /** Frames from the first pool of the list that has them above a watermark. @returns PageIndex, or -1. */
+  takeFrames(list: Int32Array, order: number, mt: number, top: number): number {
+    const need = (1 << order) - 1;
+    for (let pass = 0; pass < 2; pass++) {
+      for (let k = 0; k < list.length; k++) {
+        const pool = this.pools[list[k] as number] as Pool;
+        const w = pool.watermarks;
+        const mark = (pass === 0 ? w.low : w.min) + (w.reserve[top] as number);
+        if (pool.alloc.nrFree() - need <= mark) continue;
+        const i = pool.alloc.alloc(order, mt);
+        if (i >= 0) return i + pool.base;
+      }
+    }
+    return -1;
+  }
+
+  /** Writes the frame columns of a new allocation. */
+  occupy(holder: number, index: number, order: number): void {
+    const slot = this.holders.attach(holder, index, 1 << order);
+    this.#mark(index, order, slot, 0);
+  }
+
+  /** The frames of an allocation lose their holder; they belong to nobody until the caller says. */
+  disown(head: number, order: number): void {
+    this.holders.detach(this.sections.ownerAt(head), 1 << order);
+    this.#unmark(head, order);
+  }
+
+  #mark(index: number, order: number, slot: number, flags: number): void {
+    const { sections } = this;
+    const s = index >>> SECTION_ORDER;
+    if (sections.mine[s] === 0 || sections.meta[s] === undefined) sections.own(s);
+    const off = index & OFFSET_MASK;
+    const meta = sections.meta[s] as Uint16Array;
+    const tag = this.#tagged ? tagOf(slot) << TAG_SHIFT : 0;
+    (sections.owner[s] as Int32Array)[off] = slot + 1;
+    meta[off] = (KIND_HEAD0 + order) | flags | tag;
+    if (order > 0) meta.fill(KIND_TAIL | tag, off + 1, off + (1 << order));
+  }
+
+  #unmark(index: number, order: number): void {
+    const { sections } = this;
+    const s = index >>> SECTION_ORDER;
+    if (sections.mine[s] === 0) sections.own(s);
+    const off = index & OFFSET_MASK;
+    const meta = sections.meta[s] as Uint16Array;
+    (sections.owner[s] as Int32Array)[off] = 0;
+    meta[off] = 0;
+    if (order > 0) meta.fill(0, off, off + (1 << order));
+    if (this.#bytes !== undefined) for (let i = index; i < index + (1 << order); i++) this.#bytes.delete(i);
+  }
+
+  /** Returns an allocation: `pfn` is the frame that alloc gave. A frame that is no head throws. */
+  free(pfn: Pfn): void {
+    const index = this.sections.indexOf(pfn);
+    const s = index >>> SECTION_ORDER;
+    const meta = index < 0 ? undefined : this.sections.meta[s];
+    const kind = meta === undefined ? KIND_NONE : (meta[index & OFFSET_MASK] as number) & KIND_MASK;
+    if (kind === KIND_NONE || kind >= KIND_TAIL) assert(false, 'free of a frame that is no allocation', { pfn, kind });
+    const order = kind - KIND_HEAD0;
+    const slot = ((this.sections.owner[s] as Int32Array)[index & OFFSET_MASK] as number) - 1;
+    const holder = this.holders.detach(slot, 1 << order);
+    this.#unmark(index, order);
+    const pool = this.pools[this.poolOf[index >>> PAGEBLOCK_ORDER] as number] as Pool;
+    if (this.holders.classIndex[holder] === RESERVED) pool.managed += 1 << order; // Linux: free_reserved_page()
+    pool.alloc.free(index - pool.base, order);
+  }
+
+  /**
+   * Puts frames that nobody has into a holder's hands without asking the allocator: boot reservations, and twins that
+   * repeat what a capture says. Cut into the largest aligned pieces up to `maxOrder` (default a pageblock).
+   */
+  place(holder: HolderId, start: Pfn, end: Pfn, maxOrder = PAGEBLOCK_ORDER): void {
+    for (let pfn: number = start; pfn < end; ) {
+      let order = 0;
+      while (order < maxOrder && pfn % (2 << order) === 0 && pfn + (2 << order) <= end) order++;
+      const index = this.sections.indexOf(toPfn(pfn));
+      assert(index >= 0, 'place: no such frame', { pfn });
+      const kind = this.sections.metaAt(index) & KIND_MASK;
+      assert(kind === KIND_NONE, 'place: the frame is taken', { pfn, kind });
+      this.occupy(holder, index, order);
+      pfn += 1 << order;
+    }
+  }
+
+  /** An extra reference (a pin): migration cannot move the allocation until `unpin`. Idempotent. */
+  pin(pfn: Pfn): void {
+    this.#setPinned(pfn, META_PINNED);
+  }
+
+  unpin(pfn: Pfn): void {
+    this.#setPinned(pfn, 0);
+  }
+
+  #setPinned(pfn: Pfn, bit: number): void {
+    const index = this.sections.indexOf(pfn);
+    const a = index < 0 ? undefined : this.sections.allocationAt(index);
+    assert(a !== undefined, 'pin of a frame that is not allocated', { pfn });
+    const s = a.head >>> SECTION_ORDER;
+    if (!this.sections.writable(s)) this.sections.own(s);
+    const meta = this.sections.meta[s] as Uint16Array;
+    const off = a.head & OFFSET_MASK;
+    meta[off] = ((meta[off] as number) & ~META_PINNED) | bit;
+  }
+
+  /** With contents 'bytes': writes into a used frame. */
+  write(pfn: Pfn, offset: number, data: Uint8Array): void {
+    const index = this.#usedIndex(pfn);
+    assert(this.#bytes !== undefined, "write needs contents: 'bytes'");
+    assert(offset >= 0 && offset + data.length <= PAGE_SIZE, 'write beyond the frame', { offset, bytes: data.length });
+    let page = this.#bytes.get(index);
+    if (page === undefined) this.#bytes.set(index, (page = new Uint8Array(PAGE_SIZE)));
+    page.set(data, offset);
+  }
+
+  /** With contents 'bytes': a copy of a used frame's bytes (zeros where never written). */
+  read(pfn: Pfn): Uint8Array {
+    const index = this.#usedIndex(pfn);
+    assert(this.#bytes !== undefined, "read needs contents: 'bytes'");
+    return this.#bytes.get(index)?.slice() ?? new Uint8Array(PAGE_SIZE);
+  }
+
+  #usedIndex(pfn: Pfn): number {
+    const index = this.sections.indexOf(pfn);
+    assert(index >= 0 && this.sections.allocationAt(index) !== undefined, 'the frame is not in use', { pfn });
+    return index;
+  }
+
+  /**
+   * Moves an allocation's contents and identity from `from` to `to` (2^order free frames that the caller took).
+   * The source frames belong to nobody afterwards: the caller gives them back. Used by migrate.ts only.
+   */
+  relocate(from: number, to: number, order: number): void {
+    const { sections } = this;
+    const slot = sections.ownerAt(from);
+    const s = to >>> SECTION_ORDER;
+    if (!sections.writable(s)) sections.own(s);
+    const source = sections.meta[from >>> SECTION_ORDER] as Uint16Array;
+    const meta = sections.meta[s] as Uint16Array;
+    const a = from & OFFSET_MASK;
+    const b = to & OFFSET_MASK;
+    // Copy: head, tails and tags together, so that a page that was not copied shows in check().
+    for (let k = 0; k < 1 << order; k++) meta[b + k] = source[a + k] as number;
+    (sections.owner[s] as Int32Array)[b] = slot + 1;
+    if (this.#bytes !== undefined) {
+      for (let k = 0; k < 1 << order; k++) {
+        const page = this.#bytes.get(from + k);
+        if (page !== undefined) this.#bytes.set(to + k, page.slice());
+      }
+    }
+    // Switch: from here on the holder finds its page at the new place.
+    this.holders.move(slot, to);
+    this.#unmark(from, order);
+  }
+
+  // -------------------------------------------------------------------------------------------------- questions
+
+  /** The pool that owns a frame of the dense index; undefined where it is offline. */
+  poolAt(index: number): Pool | undefined {
+    const id = this.poolOf[index >>> PAGEBLOCK_ORDER] as number;
+    return id === NO_POOL ? undefined : this.pools[id];
+  }
+
+  poolNamed(node: NodeId, name: ZoneName): Pool | undefined {
+    return this.pools.find((p) => p.node === node && p.name === name);
+  }
+
+  frame(pfn: Pfn): FrameInfo {
+    const index = this.sections.indexOf(pfn);
+    if (index < 0 || (this.sections.metaAt(index) & KIND_MASK) === KIND_ABSENT) return { state: 'absent' };
+    const pool = this.poolAt(index);
+    if (pool === undefined) return { state: 'offline' };
+    const a = this.sections.allocationAt(index);
+    if (a === undefined) return { state: 'free', pool };
+    const slot = this.sections.ownerAt(a.head);
+    const holder = this.holders.holderOf(slot);
+    const spec = this.holders.specs[holder] as HolderSpec;
+    return {
+      state: 'used',
+      pool,
+      head: this.sections.pfnOf(a.head),
+      order: toOrder(a.order),
+      holder,
+      class: spec.class,
+      name: spec.name,
+      index: this.holders.indexOf(slot),
+      pinned: (this.sections.metaAt(a.head) & META_PINNED) !== 0,
+    };
+  }
+
+  /** Calls back for each allocation of a holder, ascending by index. */
+  forEachFrameOf(holder: HolderId, each: (head: Pfn, order: Order, index: number) => void): void {
+    this.holders.forEachMember(holder, (frame, index) => {
+      const kind = this.sections.metaAt(frame) & KIND_MASK;
+      each(this.sections.pfnOf(frame), toOrder(kind - KIND_HEAD0), index);
+    });
+  }
+
+  /** Used frames of a pageblock whose class moves (the claim rule counts them, spec 2.3). */
+  movableIn(index: number): number {
+    let n = 0;
+    const end = index + PAGEBLOCK_PAGES;
+    for (let i = index; i < end; ) {
+      const kind = this.sections.metaAt(i) & KIND_MASK;
+      if (kind < KIND_HEAD0 || kind >= KIND_TAIL) {
+        i++;
+        continue;
+      }
+      const pages = 1 << (kind - KIND_HEAD0);
+      const holder = this.holders.holderOf(this.sections.ownerAt(i));
+      const mobility = CLASS_TRAITS[(this.holders.specs[holder] as HolderSpec).class].mobility;
+      if (mobility === 'lru' || mobility === 'driver') n += Math.min(pages, end - i);
+      i += pages;
+    }
+    return n;
+  }
+
+  block(id: BlockId): BlockInfo | undefined {
+    const row = this.blocks.rowOf(id);
+    if (row < 0) return undefined;
+    const start = id * this.blockPages;
+    const pool = this.blocks.pool[row] as number;
+    return {
+      id,
+      state: this.blocks.stateAt(row),
+      startPfn: toPfn(start),
+      endPfn: toPfn(start + this.blockPages),
+      pool: pool === NO_POOL ? undefined : this.pools[pool],
+      node: this.blocks.node[row] as NodeId,
+      absent: this.blocks.absent[row] as number,
+    };
+  }
+
+  blockIds(): BlockId[] {
+    return Array.from(this.blocks.id, (n) => toBlockId(n));
+  }
+
+  /** What would stop [start, end) from being isolated, in runs of one holder. Reads only. Cost O(frames). */
+  blockersIn(start: Pfn, end: Pfn): Blocker[] {
+    return blockersIn(this, start, end);
+  }
+
+  // -------------------------------------------------------------------------------------------- offline and online
+
+  /** Takes a block out of use, to the end: see memory-hotplug.ts. A refusal leaves the machine as it was. */
+  offline(id: BlockId, options?: OfflineOptions): Result<OfflineReport, Refusal> {
+    return offlineBlock(this, id, options);
+  }
+
+  /** The same, in steps between which the machine may be used. */
+  beginOffline(id: BlockId, options?: OfflineOptions): OfflineWork {
+    return new OfflineWork(this, id, options);
+  }
+
+  /** Brings an offline block back, into a zone of its node. */
+  online(id: BlockId, zone: 'kernel' | 'movable'): Result<OnlineReport, Refusal> {
+    return onlineBlock(this, id, zone);
+  }
+
+  /** One event to the listener, with the next number. */
+  emit(event: Unnumbered): void {
+    this.seq++;
+    this.onEvent?.({ ...event, seq: this.seq } as MachineEvent); // each member of the union, numbered
+  }
+
+  // ------------------------------------------------------------------------------------------ copies and checking
+
+  /** An independent copy. Listeners are not copied. */
+  fork(): Machine {
+    const spec: MachineSpec = { ...this.spec, code: 'shared' };
+    const m = new Machine(spec, this.blockPages, new Sections(0), new MemoryBlocks(this.blocks.id), this.#nodes);
+    const config = m.#poolConfig();
+    for (const p of this.pools) {
+      m.pools.push(new Pool(p.id, { node: p.node, zone: p.zone }, { base: p.base, pages: p.pages }, config));
+    }
+    m.#buildZonelists();
+    m.copyFrom(this);
+    return m;
+  }
+
+  /** Becomes equal to `other`, a machine of the same boot. Cheaper than a new fork: no tables are made. */
+  copyFrom(other: Machine): void {
+    assert(this.pools.length === other.pools.length && this.blocks.length === other.blocks.length, 'not of one boot');
+    this.sections.share(other.sections);
+    this.holders.share(other.holders);
+    for (const p of other.pools) (this.pools[p.id] as Pool).copyFrom(p);
+    this.blocks.copyFrom(other.blocks);
+    this.poolOf = other.poolOf.slice();
+    Object.assign(this.vmstat, other.vmstat);
+    this.seq = other.seq;
+    this.lastRefusal = other.lastRefusal;
+    if (this.#bytes !== undefined && other.#bytes !== undefined) {
+      this.#bytes.clear();
+      for (const [i, page] of other.#bytes) this.#bytes.set(i, page.slice());
+    }
+  }
+
+  snapshot(): Snapshot {
+    return { image: this.fork() };
+  }
+
+  restore(snapshot: Snapshot): void {
+    this.copyFrom(snapshot.image);
+  }
+
+  /** The invariants; empty when sound. Level 0 counters, 1 free lists, 2 every frame, 3 holders and contents too. */
+  check(level: 0 | 1 | 2 | 3 = 3): Violation[] {
+    return checkMachine(this, level, this.#tagged);
+  }
+
+  /** A number that two machines share when all their tables say the same (64 bits in two halves). Cost O(frames in use). */
+  digest(): string {
+    let a = 0x811c9dc5;
+    let b = 0x1b873593;
+    const eat = (n: number): void => {
+      const lo = n | 0;
+      const hi = (n / 4294967296) | 0;
+      a = Math.imul(a ^ lo, 0x01000193) ^ hi;
+      b = Math.imul(b ^ (lo >>> 3) ^ hi, 0x85ebca6b) + lo;
+    };
+    const { sections } = this;
+    for (let s = 0; s < sections.length; s++) {
+      eat(sections.number[s] as number);
+      const owner = sections.owner[s];
+      const meta = sections.meta[s];
+      if (owner === undefined || meta === undefined) continue;
+      for (let k = 0; k < PAGES_PER_SECTION; k++) {
+        if (meta[k] === 0) continue; // a column of zeros says the same as no column
+        eat(k);
+        eat(owner[k] as number);
+        eat(meta[k] as number);
+      }
+    }
+    for (const p of this.pools) {
+      eat(p.startPfn);
+      eat(p.endPfn);
+      eat(p.present);
+      eat(p.managed);
+      eat(p.watermarks.min);
+      for (let i = 0; i < p.pages; i += PAGEBLOCK_PAGES) eat(p.alloc.area.typeOf(i));
+      p.alloc.area.forEachFree(0, p.pages, (i, order, mt) => {
+        eat(i);
+        eat(order * 8 + mt);
+      });
+      p.alloc.forEachPcp((cpu, mt, i) => {
+        eat(cpu * 8 + mt);
+        eat(i);
+      });
+    }
+    for (let k = 0; k < this.poolOf.length; k++) eat(this.poolOf[k] as number);
+    for (let r = 0; r < this.blocks.length; r++) {
+      eat(this.blocks.state[r] as number);
+      eat(this.blocks.pool[r] as number);
+    }
+    this.holders.digest(eat);
+    return (a >>> 0).toString(16).padStart(8, '0') + (b >>> 0).toString(16).padStart(8, '0');
+  }
+
+  /** Bytes of tables, shared ones included. */
+  bytes(): number {
+    return (
+      this.sections.bytes() +
+      this.holders.bytes() +
+      this.poolOf.byteLength +
+      this.pools.reduce((n, p) => n + p.alloc.bytes(), 0)
+    );
+  }
+}

@@ -1,0 +1,94 @@
+// Page classes: what a used frame is used for, and what follows from that.
+//
+//   class        migratetype   top zone   moves?                      examples
+//   anonymous    Movable       Movable    yes (LRU)                   heap, stack of a process, THP
+//   file         Movable       Movable    yes (LRU)                   page cache
+//   shmem        Movable       Movable    yes (LRU)                   tmpfs, shared memory
+//   hugetlb      Movable       Movable    yes up to 2 MiB             the huge page pool
+//   balloon      Movable       Movable    by its driver               inflated, or never plugged (PageOffline)
+//   slab         Unmovable     Normal     no                          kmalloc, inodes, dentries
+//   pagetable    Unmovable     Normal     no                          page tables of processes
+//   stack        Unmovable     Normal     no                          kernel stacks
+//   vmalloc      Unmovable     Normal     no                          modules, vmalloc()
+//   driver       Unmovable     Normal     no                          DMA buffers, other compound kernel pages
+//   memmap       Unmovable     Normal     no                          struct pages of hot-added memory
+//   reserved     Unmovable     Normal     no, in no zone              kernel image, boot memmap, firmware
+//   poisoned     -             -          stays; does not block       hwpoison
+//   unknown      Unmovable     Normal     not as far as one can see   a frame without any flag
+//
+// Source: Linux v6.12 mm/page_isolation.c: has_unmovable_pages() (spec 3.2); gfp flags of the usual callers.
+
+import { MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE, type MigrateType } from './geometry.ts';
+
+export const PAGE_CLASSES = [
+  'anonymous',
+  'file',
+  'shmem',
+  'hugetlb',
+  'balloon',
+  'slab',
+  'slab-reclaimable',
+  'pagetable',
+  'stack',
+  'vmalloc',
+  'driver',
+  'memmap',
+  'reserved',
+  'poisoned',
+  'unknown',
+] as const;
+export type PageClass = (typeof PAGE_CLASSES)[number];
+
+/**
+ * `lru`     ordinary migration moves it
+ * `driver`  its driver gives it up when asked (balloon)
+ * `stays`   it may stay in a block that goes offline (poison)
+ * `never`   found at isolation: EBUSY
+ */
+export type Mobility = 'lru' | 'driver' | 'stays' | 'never';
+
+/** Zones, in the kernel's index order. */
+export const ZONE_NAMES = ['DMA', 'DMA32', 'Normal', 'Movable'] as const;
+export type ZoneName = (typeof ZONE_NAMES)[number];
+export const ZONE_DMA = 0;
+export const ZONE_DMA32 = 1;
+export const ZONE_NORMAL = 2;
+export const ZONE_MOVABLE = 3;
+export type ZoneIndex = 0 | 1 | 2 | 3;
+
+export type ClassTraits = {
+  readonly mobility: Mobility;
+  /** What an allocation for this class asks for. */
+  readonly migratetype: MigrateType;
+  /** The highest zone an allocation for this class may use. */
+  readonly topZone: ZoneIndex;
+};
+
+const movable = (mobility: Mobility): ClassTraits => ({
+  mobility,
+  migratetype: MIGRATE_MOVABLE,
+  topZone: ZONE_MOVABLE,
+});
+const kernel = (migratetype: MigrateType = MIGRATE_UNMOVABLE): ClassTraits => ({
+  mobility: 'never',
+  migratetype,
+  topZone: ZONE_NORMAL,
+});
+
+export const CLASS_TRAITS: Readonly<Record<PageClass, ClassTraits>> = Object.freeze({
+  anonymous: movable('lru'),
+  file: movable('lru'),
+  shmem: movable('lru'),
+  hugetlb: movable('lru'),
+  balloon: movable('driver'),
+  slab: kernel(),
+  'slab-reclaimable': kernel(MIGRATE_RECLAIMABLE),
+  pagetable: kernel(),
+  stack: kernel(),
+  vmalloc: kernel(),
+  driver: kernel(),
+  memmap: kernel(),
+  reserved: kernel(),
+  poisoned: { mobility: 'stays', migratetype: MIGRATE_UNMOVABLE, topZone: ZONE_NORMAL },
+  unknown: kernel(),
+});

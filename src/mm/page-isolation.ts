@@ -1,0 +1,159 @@
+// Page isolation: may these frames go, and keeping new allocations out while they leave.
+//
+// `blockersIn` answers the first half by the kernel's own order of questions, reading only:
+//
+//   1 no RAM                        -> hole                  5 free, or on a per-CPU list   -> fine
+//   2 CMA pageblock                 -> cma                   6 poisoned, balloon            -> fine (now)
+//   3 reserved                      -> reserved, even in     7 LRU                          -> fine (a pin shows later)
+//   4 ZONE_MOVABLE                  -> fine (optimistic)       all else                     -> unmovable
+//                                                                                              (Movable: step 4)
+// Linux stops at the first; dimmer lists all, so that a person sees what stands in the way.
+//
+// An isolated pageblock's free pages sit on the Isolate lists: nothing is allocated from it, what is freed stays there.
+// Invariant: I1 undo restores each pageblock's own type. (Linux up to 6.16 makes them all Movable: docs/fidelity.md.)
+//
+// Follows Linux v6.12 mm/page_isolation.c: has_unmovable_pages(), set_migratetype_isolate() (spec 3.1, 3.2).
+
+import { type Pfn, toPfn } from '#base/units';
+import { MIGRATE_CMA, MIGRATE_ISOLATE, type MigrateType, PAGEBLOCK_PAGES } from './geometry.ts';
+import type { HolderSpec } from './holder.ts';
+import type { Machine } from './machine.ts';
+import { CLASS_TRAITS, type PageClass, ZONE_MOVABLE } from './page-class.ts';
+import type { Pool } from './pool.ts';
+import type { Blocker, BlockerCause } from './refusal.ts';
+import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL } from './section.ts';
+
+/** Collects evidence and merges neighbours of one cause and holder. */
+export class BlockerList {
+  readonly items: Blocker[] = [];
+
+  add(b: Blocker): void {
+    const last = this.items[this.items.length - 1];
+    if (last !== undefined && last.endPfn === b.startPfn && last.cause === b.cause && last.holder === b.holder) {
+      this.items[this.items.length - 1] = { ...last, endPfn: b.endPfn };
+    } else {
+      this.items.push(b);
+    }
+  }
+
+  get pages(): number {
+    return this.items.reduce((n, b) => n + (b.endPfn - b.startPfn), 0);
+  }
+}
+
+/** The cause that isolation would give for an allocation of this class; undefined when it lets it pass. */
+export function isolationCause(cls: PageClass, zone: number, pageblockType: MigrateType): BlockerCause | undefined {
+  if (pageblockType === MIGRATE_CMA) return 'cma';
+  if (cls === 'reserved') return 'reserved';
+  if (zone === ZONE_MOVABLE) return undefined;
+  return CLASS_TRAITS[cls].mobility === 'never' ? 'unmovable' : undefined;
+}
+
+/** Evidence for the allocation at `index`, cut to [index, index + pages). */
+export function blockerOf(m: Machine, index: number, pages: number, cause: BlockerCause): Blocker {
+  const a = m.sections.allocationAt(index);
+  const startPfn = m.sections.pfnOf(index);
+  const endPfn = toPfn(startPfn + pages);
+  if (a === undefined) return { startPfn, endPfn, cause, class: 'none', holder: -1, name: 'not RAM' };
+  const holder = m.holders.holderOf(m.sections.ownerAt(a.head));
+  const spec = m.holders.specs[holder] as HolderSpec;
+  return { startPfn, endPfn, cause, class: spec.class, holder, name: spec.name };
+}
+
+/** See Machine.blockersIn. Offline frames and frames without RAM count as holes. */
+export function blockersIn(m: Machine, start: Pfn, end: Pfn): Blocker[] {
+  const list = new BlockerList();
+  for (let pfn: number = start; pfn < end; ) {
+    const index = m.sections.indexOf(toPfn(pfn));
+    const pool = index < 0 ? undefined : m.poolAt(index);
+    const kind = index < 0 ? KIND_ABSENT : m.sections.metaAt(index) & KIND_MASK;
+    if (pool === undefined || kind === KIND_ABSENT) {
+      list.add({
+        startPfn: toPfn(pfn),
+        endPfn: toPfn(pfn + 1),
+        cause: 'hole',
+        class: 'none',
+        holder: -1,
+        name: 'not RAM, or offline',
+      });
+      pfn++;
+      continue;
+    }
+    const type = pool.alloc.area.typeOf(index - pool.base);
+    if (kind === KIND_NONE) {
+      // Free, or on a per-CPU list: fine, unless the whole pageblock is CMA's. Large free chunks are skipped at once.
+      const order = pool.alloc.area.orderAt(index - pool.base);
+      const run = Math.min(end - pfn, order < 0 ? 1 : 1 << order);
+      if (type === MIGRATE_CMA) {
+        list.add({
+          startPfn: toPfn(pfn),
+          endPfn: toPfn(pfn + run),
+          cause: 'cma',
+          class: 'none',
+          holder: -1,
+          name: 'a CMA area',
+        });
+      }
+      pfn += run;
+      continue;
+    }
+    const a = m.sections.allocationAt(index);
+    const head = a === undefined ? index : a.head;
+    const pages = a === undefined ? 1 : head + (1 << a.order) - index;
+    const run = Math.min(end - pfn, pages);
+    const holder = m.holders.holderOf(m.sections.ownerAt(head));
+    const cause = isolationCause((m.holders.specs[holder] as HolderSpec).class, pool.zone, type);
+    if (cause !== undefined) list.add(blockerOf(m, index, run, cause));
+    pfn += run;
+  }
+  return list.items;
+}
+
+/** Moves a pageblock's free pages out of reach. @returns the type to give back on undo. */
+export function isolatePageblock(pool: Pool, index: number): MigrateType {
+  const i = index - pool.base;
+  const type = pool.alloc.area.typeOf(i);
+  if (type !== MIGRATE_ISOLATE) pool.alloc.isolate(i);
+  return type;
+}
+
+/** Undo: back to its own type; free neighbours that isolation had parted merge again. */
+export function unisolatePageblock(pool: Pool, index: number, type: MigrateType): void {
+  const i = index - pool.base;
+  pool.alloc.unisolate(i, type);
+  // A chunk of order 10 was split when its half was isolated: free the half again, so that the two coalesce.
+  if (pool.alloc.area.orderAt(i) === 9) {
+    pool.alloc.take(i, 9);
+    pool.alloc.freeToArea(i, 9, true);
+  }
+}
+
+/** Allocation heads in [start, end) of the dense index, ascending; an allocation that begins before `start` is included. */
+export function* allocationsIn(
+  m: Machine,
+  start: number,
+  end: number,
+): Generator<{ head: number; order: number; cls: PageClass; pinned: boolean }> {
+  for (let i = start; i < end; ) {
+    const meta = m.sections.metaAt(i);
+    const kind = meta & KIND_MASK;
+    if (kind === KIND_NONE || kind === KIND_ABSENT) {
+      i++;
+      continue;
+    }
+    const a =
+      kind === KIND_TAIL
+        ? (m.sections.allocationAt(i) as { head: number; order: number }) // a tail has a head, or allocationAt throws
+        : { head: i, order: kind - KIND_HEAD0 };
+    const holder = m.holders.holderOf(m.sections.ownerAt(a.head));
+    yield {
+      head: a.head,
+      order: a.order,
+      cls: (m.holders.specs[holder] as HolderSpec).class,
+      pinned: (m.sections.metaAt(a.head) & 0x10) !== 0,
+    };
+    i = a.head + (1 << a.order);
+  }
+}
+
+export const pageblockStart = (index: number): number => index - (index % PAGEBLOCK_PAGES);

@@ -1,0 +1,129 @@
+// Pool: owns frames, each frame exactly one pool. A Linux zone is a pool that Linux has a name for.
+//
+// The pool's allocator counts frames from the pool's base, so that every table in it starts at 0:
+//
+//   PageIndex   base                                   base + pages       (multiples of 1024; the pool's hull)
+//               │ in use │ free │ not ours │ free │ ... │
+//   allocator   0                                       pages
+//
+// A hull may hold frames of other pools (zones of a node may interleave) and frames that are offline: `poolOf`, one
+// entry a pageblock in machine.ts, says whose each pageblock is; the allocator has never seen the others.
+//
+//   spanned   endPfn - startPfn, holes included        present   frames that exist (reserved ones too)
+//   managed   frames ever given to the allocator       (spec 1.5)
+//
+// Invariants: P1 managed = free + isolated + on per-CPU lists + allocated by any holder but `reserved` and `memmap` on
+// the block itself; P2 managed <= present <= spanned. After Snook 2007.
+
+import { assert } from '#base/assert';
+import type { NodeId, Pfn } from '#base/units';
+import { toPfn } from '#base/units';
+import type { Placement } from './free-area.ts';
+import { createFreeArea } from './free-area-create.ts';
+import { CHUNK_PAGES } from './geometry.ts';
+import { createPageAlloc, type PageAlloc } from './page-alloc.ts';
+import { ZONE_NAMES, type ZoneIndex, type ZoneName } from './page-class.ts';
+import { NO_WATERMARKS, type Watermarks } from './watermark.ts';
+
+export type PoolConfig = {
+  readonly placement: Placement;
+  readonly cpus: number;
+  /** 'own' compiles the allocator for this pool (fast, milliseconds to make); forks share one. */
+  readonly code: 'own' | 'shared';
+  /** Movable-looking frames in the pageblock whose first PageIndex is given (the claim rule, spec 2.3). */
+  readonly movableIn: (index: number) => number;
+};
+
+/** The most pages one ring may keep; Linux limits the sum of a CPU's lists instead. */
+const RING_CAPACITY = 8192;
+
+export class Pool {
+  readonly id: number;
+  readonly node: NodeId;
+  readonly zone: ZoneIndex;
+  readonly name: ZoneName;
+  readonly config: PoolConfig;
+  /** First PageIndex of the hull; a multiple of 1024. */
+  base: number;
+  alloc: PageAlloc;
+  startPfn: Pfn = toPfn(0);
+  endPfn: Pfn = toPfn(0);
+  present = 0;
+  managed = 0;
+  watermarks: Watermarks = NO_WATERMARKS;
+
+  constructor(
+    id: number,
+    identity: { node: NodeId; zone: ZoneIndex },
+    hull: { base: number; pages: number },
+    config: PoolConfig,
+  ) {
+    assert(hull.base % CHUNK_PAGES === 0 && hull.pages % CHUNK_PAGES === 0, 'a hull is whole chunks', hull);
+    this.id = id;
+    this.node = identity.node;
+    this.zone = identity.zone;
+    this.name = ZONE_NAMES[identity.zone] as ZoneName; // ZoneIndex is 0..3
+    this.config = config;
+    this.base = hull.base;
+    this.alloc = this.#createAlloc(hull.pages);
+  }
+
+  /** End minus start of the frames in the pool, holes included. */
+  get spanned(): number {
+    return this.endPfn - this.startPfn;
+  }
+
+  get pages(): number {
+    return this.alloc.area.pages;
+  }
+
+  /** "Node 0, zone DMA32". */
+  get title(): string {
+    return `Node ${this.node}, zone ${this.name}`;
+  }
+
+  #createAlloc(pages: number): PageAlloc {
+    const { config } = this;
+    return createPageAlloc(createFreeArea(pages, config.placement, config.code), {
+      cpus: config.cpus,
+      batch: 63,
+      high: 4 * 63,
+      capacity: RING_CAPACITY,
+      movableIn: (i) => config.movableIn(this.base + i),
+      code: config.code,
+    });
+  }
+
+  /** Widens the hull to cover [start, end) too. Rare (hot-add): everything free is carried over. Cost O(pages). */
+  widen(start: number, end: number): void {
+    const oldBase = this.base;
+    const oldEnd = oldBase + this.pages;
+    if (start >= oldBase && end <= oldEnd) return;
+    const old = this.alloc;
+    old.drain();
+    const base = Math.floor(Math.min(start, oldBase) / CHUNK_PAGES) * CHUNK_PAGES;
+    const pages = Math.ceil((Math.max(end, oldEnd) - base) / CHUNK_PAGES) * CHUNK_PAGES;
+    this.base = base;
+    this.alloc = this.#createAlloc(pages);
+    const shift = oldBase - base;
+    for (let i = 0; i < old.area.pages; i += 512) {
+      const type = old.area.typeOf(i);
+      if (this.alloc.area.typeOf(i + shift) !== type) this.alloc.setPageblockType(i + shift, type);
+    }
+    old.area.forEachFree(0, old.area.pages, (i, order) => this.alloc.put(i + shift, order));
+  }
+
+  /** Becomes equal to `other`, a pool of the same identity. Cost O(pageblocks in use). */
+  copyFrom(other: Pool): void {
+    if (this.base !== other.base || this.pages !== other.pages) {
+      this.base = other.base;
+      this.alloc = this.#createAlloc(other.pages);
+    }
+    this.alloc.copyFrom(other.alloc);
+    this.startPfn = other.startPfn;
+    this.endPfn = other.endPfn;
+    this.present = other.present;
+    this.managed = other.managed;
+    this.watermarks = other.watermarks;
+  }
+}

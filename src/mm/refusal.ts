@@ -1,0 +1,71 @@
+// Refusals: why the engine said no, as a value. A closed reason, the errno that Linux would give, and the evidence.
+//
+//   reason           errno    what it means                                              source
+//   not-online       EINVAL   the block is not online (or already what was asked)        spec 1.10
+//   no-such-block    ENOENT   there is no such memory block
+//   hole             EINVAL   the block is not RAM throughout: "memory holes"            spec 3.1 step 1
+//   multizone        EINVAL   the block lies in more than one zone                       spec 3.1 step 1
+//   unmovable        EBUSY    isolation found a page that cannot move                    spec 3.2
+//   notifier         (its)    a listener objected                                        spec 3.3
+//   stuck            EINTR    pages that do not move (pinned, or kernel pages in Movable): Linux retries for ever and
+//                             only a signal ends it; the engine stops at its bound       spec 3.1 step 5
+//   no-target        EINTR    no free memory to migrate to: Linux retries for ever too   spec 3.1 step 5
+//   no-memory        ENOMEM   no free frames for the request
+//   wrong-zone       EINVAL   the block cannot be onlined into that zone                 spec 1.7
+//   busy             EBUSY    another offline of the block is under way
+
+import type { HolderId, Pfn } from '#base/units';
+import type { PageClass } from './page-class.ts';
+
+export const ERRNO = Object.freeze({ ENOENT: 2, EINTR: 4, ENOMEM: 12, EBUSY: 16, EINVAL: 22 });
+export type ErrnoName = keyof typeof ERRNO;
+
+/** Why one run of frames stands in the way. */
+export type BlockerCause =
+  /** A class that cannot move (spec 3.2). */
+  | 'unmovable'
+  /** Reserved: fatal even in ZONE_MOVABLE. */
+  | 'reserved'
+  /** A CMA pageblock and the caller is no CMA allocation. */
+  | 'cma'
+  /** An extra reference keeps a movable page where it is. */
+  | 'pinned'
+  /** Passed isolation because it sits in ZONE_MOVABLE, but cannot move. */
+  | 'kernel-in-movable'
+  /** It could move, but there was nowhere to go. */
+  | 'no-target'
+  /** Not RAM, or not known to the kernel. */
+  | 'hole';
+
+/** Evidence: [startPfn, endPfn) of one holder. */
+export type Blocker = {
+  readonly startPfn: Pfn;
+  readonly endPfn: Pfn;
+  readonly cause: BlockerCause;
+  readonly class: PageClass | 'none';
+  /** -1 for a hole. */
+  readonly holder: HolderId | -1;
+  readonly name: string;
+};
+
+export type RefusalReason =
+  | 'not-online'
+  | 'no-such-block'
+  | 'hole'
+  | 'multizone'
+  | 'unmovable'
+  | 'notifier'
+  | 'stuck'
+  | 'no-target'
+  | 'no-memory'
+  | 'wrong-zone'
+  | 'busy';
+
+export type Refusal = {
+  readonly reason: RefusalReason;
+  /** A name of ERRNO; a listener may bring its own. */
+  readonly errno: ErrnoName;
+  /** One sentence for a person. */
+  readonly message: string;
+  readonly blockers: readonly Blocker[];
+};

@@ -1,0 +1,167 @@
+// Sections and the frame columns: which frames exist, and what is known about each used one.
+//
+// Present sections get dense slots, so that holes cost nothing and table indexes stay below 2^31 while frame numbers
+// may reach 2^40. A section's frame columns are made when the first of its frames gets a story; an idle section has
+// none. Forks share columns and copy one section's when they first write to it (copy on write).
+//
+//   PageIndex   slot << 15 | offset in section
+//
+//   per section                                          per frame of a section that has columns (6 bytes)
+//   column   width    meaning                            column  width   meaning
+//   number   Float64  section number, pfn >> 15          slot    Int32   holder slot + 1 of a head; 0 = none
+//   owner[]  Int32[]  frame column, or undefined         meta    Uint16  see below
+//   meta[]   Uint16[] frame column, or undefined
+//   mine     Uint8    1 = this machine may write them
+//
+//   meta   15 .............. 5   4       3 ....... 0
+//          contents tag          pinned  kind: 0 nothing known (free, or not online)
+//                                              1..11 head of an allocation of order kind - 1
+//                                              12 tail of an allocation   13 absent: a hole
+//
+// Invariants: S1 number[slot] is unique and slotOf inverts it; S2 owner and meta exist together; S3 a head's 2^order
+// frames lie in one section and all others of them are tails; S4 shared columns are never written.
+
+import { assert } from '#base/assert';
+import { type PageIndex, type Pfn, toPageIndex, toPfn } from '#base/units';
+import { MAX_PFN, PAGES_PER_SECTION, SECTION_ORDER } from './geometry.ts';
+
+export const KIND_MASK = 0x0f;
+export const KIND_NONE = 0;
+export const KIND_HEAD0 = 1; // head of order o is KIND_HEAD0 + o
+export const KIND_TAIL = 12;
+export const KIND_ABSENT = 13;
+export const META_PINNED = 0x10;
+export const TAG_SHIFT = 5;
+export const TAG_BITS = 11;
+
+/** No slot: the frame's section is not present. */
+const NO_SLOT = -1;
+
+export class Sections {
+  /** Slots in use. */
+  length = 0;
+  /** Section number of each slot. */
+  number: Float64Array;
+  owner: (Int32Array | undefined)[] = [];
+  meta: (Uint16Array | undefined)[] = [];
+  mine: Uint8Array;
+  /** Slot of each section number below the highest present one, plus one; 0 = absent. */
+  #slot: Int32Array;
+
+  constructor(sections: number) {
+    this.number = new Float64Array(Math.max(16, sections));
+    this.mine = new Uint8Array(this.number.length);
+    this.#slot = new Int32Array(64);
+  }
+
+  /** Frames that have an index. */
+  get frames(): number {
+    return this.length * PAGES_PER_SECTION;
+  }
+
+  /** Makes section `number` present. @returns its slot. Cost O(1) amortised. */
+  add(number: number): number {
+    assert(number >= 0 && number < MAX_PFN / PAGES_PER_SECTION, 'section out of range', { number });
+    assert(this.slotOf(number) === NO_SLOT, 'section is present already', { number });
+    if (number >= this.#slot.length) {
+      const grown = new Int32Array(Math.max(number + 1, 2 * this.#slot.length));
+      grown.set(this.#slot);
+      this.#slot = grown;
+    }
+    if (this.length === this.number.length) {
+      const number2 = new Float64Array(2 * this.length);
+      number2.set(this.number);
+      this.number = number2;
+      const mine2 = new Uint8Array(2 * this.length);
+      mine2.set(this.mine);
+      this.mine = mine2;
+    }
+    const slot = this.length++;
+    this.number[slot] = number;
+    this.#slot[number] = slot + 1;
+    this.owner.push(undefined);
+    this.meta.push(undefined);
+    this.mine[slot] = 1;
+    return slot;
+  }
+
+  slotOf(number: number): number {
+    return number < this.#slot.length ? (this.#slot[number] as number) - 1 : NO_SLOT;
+  }
+
+  /** Index of a frame; -1 where its section is not present. */
+  indexOf(pfn: Pfn): PageIndex | -1 {
+    const number = Math.floor(pfn / PAGES_PER_SECTION);
+    const slot = this.slotOf(number);
+    if (slot === NO_SLOT) return -1;
+    return toPageIndex(slot * PAGES_PER_SECTION + (pfn - number * PAGES_PER_SECTION));
+  }
+
+  pfnOf(index: number): Pfn {
+    return toPfn(
+      (this.number[index >>> SECTION_ORDER] as number) * PAGES_PER_SECTION + (index & (PAGES_PER_SECTION - 1)),
+    );
+  }
+
+  /** A frame's meta word; 0 where its section has no columns. */
+  metaAt(index: number): number {
+    const column = this.meta[index >>> SECTION_ORDER];
+    return column === undefined ? 0 : (column[index & (PAGES_PER_SECTION - 1)] as number);
+  }
+
+  /** A head's holder slot; -1 for frames that have none. */
+  ownerAt(index: number): number {
+    const column = this.owner[index >>> SECTION_ORDER];
+    return column === undefined ? -1 : (column[index & (PAGES_PER_SECTION - 1)] as number) - 1;
+  }
+
+  /** Makes a section's columns writable here: creates them, or copies those that are shared with a fork. */
+  own(slot: number): void {
+    const owner = this.owner[slot];
+    const meta = this.meta[slot];
+    this.owner[slot] = owner === undefined ? new Int32Array(PAGES_PER_SECTION) : owner.slice();
+    this.meta[slot] = meta === undefined ? new Uint16Array(PAGES_PER_SECTION) : meta.slice();
+    this.mine[slot] = 1;
+  }
+
+  /** True when the section's columns exist and belong to this machine alone. */
+  writable(slot: number): boolean {
+    return this.mine[slot] === 1 && this.meta[slot] !== undefined;
+  }
+
+  /** Becomes equal to `other`, sharing its columns; from now on both copy before they write. Cost O(sections). */
+  share(other: Sections): void {
+    other.mine.fill(0, 0, other.length);
+    this.length = other.length;
+    this.number = other.number.slice();
+    this.#slot = other.#slot.slice();
+    this.mine = new Uint8Array(this.number.length);
+    this.owner = other.owner.slice();
+    this.meta = other.meta.slice();
+  }
+
+  /** Order of the allocation that covers a frame and its head; undefined for a frame that is not allocated. */
+  allocationAt(index: number): { head: PageIndex; order: number } | undefined {
+    const kind = this.metaAt(index) & KIND_MASK;
+    if (kind >= KIND_HEAD0 && kind < KIND_TAIL) return { head: toPageIndex(index), order: kind - KIND_HEAD0 };
+    if (kind !== KIND_TAIL) return undefined;
+    for (let order = 1; order < KIND_TAIL - KIND_HEAD0; order++) {
+      const head = index - (index & ((1 << order) - 1));
+      const headKind = this.metaAt(head) & KIND_MASK;
+      if (headKind !== KIND_TAIL) {
+        assert(headKind - KIND_HEAD0 >= order, 'a tail lies outside its head', { index, head, headKind });
+        return { head: toPageIndex(head), order: headKind - KIND_HEAD0 };
+      }
+    }
+    assert(false, 'a tail has no head', { index });
+  }
+
+  /** Bytes of tables, shared columns included. */
+  bytes(): number {
+    let n = this.number.byteLength + this.mine.byteLength + this.#slot.byteLength;
+    for (let s = 0; s < this.length; s++) {
+      n += (this.owner[s]?.byteLength ?? 0) + (this.meta[s]?.byteLength ?? 0);
+    }
+    return n;
+  }
+}
