@@ -13,6 +13,7 @@
 import { PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGES_PER_SECTION, SECTION_ORDER } from './geometry.ts';
 import type { HolderSpec } from './holder.ts';
 import { type Machine, tagOf } from './machine.ts';
+import { CLASS_TRAITS } from './page-class.ts';
 import type { Pool } from './pool.ts';
 import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, TAG_SHIFT } from './section.ts';
 
@@ -125,7 +126,7 @@ const indexOfBlock = (m: Machine, row: number): number => {
 function isManaged(m: Machine, head: number, vmemmap: ReadonlySet<number>): boolean {
   const holder = m.holders.holderOf(m.sections.ownerAt(head));
   const { class: cls } = m.holders.specs[holder] as HolderSpec;
-  if (cls === 'reserved') return false;
+  if (!CLASS_TRAITS[cls].managed) return false;
   return cls !== 'memmap' || !vmemmap.has(head >>> PAGEBLOCK_ORDER);
 }
 

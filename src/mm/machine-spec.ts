@@ -19,6 +19,8 @@ export type RamRange = {
   readonly node: NodeId;
   /** Undefined: by its address (spec 1.4). */
   readonly zone?: ZoneIndex;
+  /** Present but offline: it belongs to no pool. Whole memory blocks only. */
+  readonly offline?: boolean;
 };
 
 export type ReservedRange = {
@@ -69,8 +71,9 @@ export function zonesOf(spec: MachineSpec): ZonedRange[] {
     assert(r.start < r.end, 'an empty RAM range', r);
     const before = ram[k - 1];
     assert(before === undefined || before.end <= r.start, 'RAM ranges overlap', { before, range: r });
+    const offline = r.offline ?? false;
     if (r.zone !== undefined) {
-      out.push(r as ZonedRange);
+      out.push({ ...r, zone: r.zone, offline });
       continue;
     }
     const movable = spec.movableStart?.get(r.node) ?? Number.POSITIVE_INFINITY;

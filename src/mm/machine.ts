@@ -29,7 +29,7 @@ import {
 } from './geometry.ts';
 import { type HolderSpec, Holders } from './holder.ts';
 import { type MachineSpec, type ZonedRange, zonesOf } from './machine-spec.ts';
-import { BLOCK_ONLINE, type BlockState, MemoryBlocks } from './memory-block.ts';
+import { BLOCK_OFFLINE, BLOCK_ONLINE, type BlockState, MemoryBlocks } from './memory-block.ts';
 import {
   type Notifier,
   type OfflineOptions,
@@ -66,7 +66,6 @@ import { computeWatermarks, NO_WATERMARKS, pcpSizes } from './watermark.ts';
 
 const OFFSET_MASK = PAGES_PER_SECTION - 1;
 const NO_POOL = -1;
-const RESERVED = PAGE_CLASSES.indexOf('reserved');
 
 export type AllocOptions = {
   /** Node to start at; default: the holder's, else 0. */
@@ -144,6 +143,8 @@ export class Machine {
   #zonelists: Int32Array[] = [];
   readonly #migratetype: Int32Array;
   readonly #topZone: Int32Array;
+  /** 1 for classes whose frames are not managed. */
+  readonly #unmanaged: Uint8Array;
 
   private constructor(
     spec: MachineSpec,
@@ -162,6 +163,7 @@ export class Machine {
     this.#bytes = spec.contents === 'bytes' ? new Map() : undefined;
     this.#migratetype = Int32Array.from(PAGE_CLASSES, (c) => CLASS_TRAITS[c].migratetype);
     this.#topZone = Int32Array.from(PAGE_CLASSES, (c) => CLASS_TRAITS[c].topZone);
+    this.#unmanaged = Uint8Array.from(PAGE_CLASSES, (c) => (CLASS_TRAITS[c].managed ? 0 : 1));
   }
 
   // ------------------------------------------------------------------------------------------------------- boot
@@ -207,7 +209,7 @@ export class Machine {
     const poolConfig = this.#poolConfig();
     for (const node of this.#nodes) {
       for (const zone of [0, 1, 2, 3] as const) {
-        const mine = zoned.filter((r) => r.node === node && r.zone === zone);
+        const mine = zoned.filter((r) => r.node === node && r.zone === zone && !r.offline);
         // Empty Normal and Movable pools exist on every node, so that a block can be onlined into them.
         if (mine.length === 0 && zone < ZONE_NORMAL) continue;
         const id = this.pools.length;
@@ -289,6 +291,7 @@ export class Machine {
     }
     if (this.spec.populate === 'nothing') return;
     for (const z of zoned) {
+      if (z.offline) continue;
       let at: number = z.start;
       for (const r of reserved) {
         if (r.end <= at || r.start >= z.end) continue;
@@ -349,11 +352,12 @@ export class Machine {
         const n = Math.min(end, z.end) - Math.max(start, z.start);
         if (n <= 0) continue;
         present += n;
+        if (blocks.node[row] === -1) blocks.node[row] = z.node;
+        if (z.offline) continue;
         const pool = this.pools.find((p) => p.node === z.node && p.zone === z.zone) as Pool; // made in #bootPools
         pools.add(pool.id);
-        if (blocks.node[row] === -1) blocks.node[row] = z.node;
       }
-      blocks.state[row] = BLOCK_ONLINE;
+      blocks.state[row] = pools.size > 0 ? BLOCK_ONLINE : BLOCK_OFFLINE;
       blocks.absent[row] = this.blockPages - present;
       blocks.pool[row] = pools.size === 1 ? ([...pools][0] as number) : NO_POOL;
     }
@@ -419,6 +423,9 @@ export class Machine {
     const index = this.#take(holder, order, options);
     if (index < 0) return -1;
     this.occupy(holder, index, order);
+    if (this.#unmanaged[this.holders.classIndex[holder] as number] === 1) {
+      (this.poolAt(index) as Pool).managed -= 1 << order; // a pool hands out only frames it owns
+    }
     return this.sections.pfnOf(index);
   }
 
@@ -506,7 +513,8 @@ export class Machine {
     const holder = this.holders.detach(slot, 1 << order);
     this.#unmark(index, order);
     const pool = this.pools[this.poolOf[index >>> PAGEBLOCK_ORDER] as number] as Pool;
-    if (this.holders.classIndex[holder] === RESERVED) pool.managed += 1 << order; // Linux: free_reserved_page()
+    // Linux: free_reserved_page(), adjust_managed_page_count().
+    if (this.#unmanaged[this.holders.classIndex[holder] as number] === 1) pool.managed += 1 << order;
     pool.alloc.free(index - pool.base, order);
   }
 

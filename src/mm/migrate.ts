@@ -55,6 +55,11 @@ export function migrateAllocation(m: Machine, head: number, targets: Int32Array)
     return 'no-target';
   }
   m.relocate(head, to, order);
+  if (!traits.managed) {
+    // Linux: balloon_page_migrate() takes the new page out of managed and gives the old one back.
+    source.managed += 1 << order;
+    (m.poolAt(to) as Pool).managed -= 1 << order; // a pool hands out only frames it owns
+  }
   source.alloc.freeToArea(head - source.base, order);
   m.vmstat.pgmigrate_success += 1 << order;
   return 'moved';

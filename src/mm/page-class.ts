@@ -4,15 +4,17 @@
 //   anonymous    Movable       Movable    yes (LRU)                   heap, stack of a process, THP
 //   file         Movable       Movable    yes (LRU)                   page cache
 //   shmem        Movable       Movable    yes (LRU)                   tmpfs, shared memory
-//   hugetlb      Movable       Movable    yes up to 2 MiB             the huge page pool
+//   hugetlb      Movable       Movable    yes                         the pool of 2 MiB huge pages
 //   balloon      Movable       Movable    by its driver               inflated, or never plugged (PageOffline)
+//   gigantic     Unmovable     Normal     no                          1 GiB huge pages
 //   slab         Unmovable     Normal     no                          kmalloc, inodes, dentries
 //   pagetable    Unmovable     Normal     no                          page tables of processes
 //   stack        Unmovable     Normal     no                          kernel stacks
 //   vmalloc      Unmovable     Normal     no                          modules, vmalloc()
 //   driver       Unmovable     Normal     no                          DMA buffers, other compound kernel pages
 //   memmap       Unmovable     Normal     no                          struct pages of hot-added memory
-//   reserved     Unmovable     Normal     no, in no zone              kernel image, boot memmap, firmware
+//   reserved     Unmovable     Normal     no; not managed             kernel image, boot memmap, firmware
+//   deferred     Unmovable     Normal     no; not managed             struct pages not initialised yet
 //   poisoned     -             -          stays; does not block       hwpoison
 //   unknown      Unmovable     Normal     not as far as one can see   a frame without any flag
 //
@@ -26,6 +28,7 @@ export const PAGE_CLASSES = [
   'shmem',
   'hugetlb',
   'balloon',
+  'gigantic',
   'slab',
   'slab-reclaimable',
   'pagetable',
@@ -34,6 +37,7 @@ export const PAGE_CLASSES = [
   'driver',
   'memmap',
   'reserved',
+  'deferred',
   'poisoned',
   'unknown',
 ] as const;
@@ -62,17 +66,21 @@ export type ClassTraits = {
   readonly migratetype: MigrateType;
   /** The highest zone an allocation for this class may use. */
   readonly topZone: ZoneIndex;
+  /** False: its frames are present but not managed (spec 1.5). A balloon lowers MemTotal while it holds them. */
+  readonly managed: boolean;
 };
 
 const movable = (mobility: Mobility): ClassTraits => ({
   mobility,
   migratetype: MIGRATE_MOVABLE,
   topZone: ZONE_MOVABLE,
+  managed: true,
 });
 const kernel = (migratetype: MigrateType = MIGRATE_UNMOVABLE): ClassTraits => ({
   mobility: 'never',
   migratetype,
   topZone: ZONE_NORMAL,
+  managed: true,
 });
 
 export const CLASS_TRAITS: Readonly<Record<PageClass, ClassTraits>> = Object.freeze({
@@ -80,7 +88,8 @@ export const CLASS_TRAITS: Readonly<Record<PageClass, ClassTraits>> = Object.fre
   file: movable('lru'),
   shmem: movable('lru'),
   hugetlb: movable('lru'),
-  balloon: movable('driver'),
+  balloon: { ...movable('driver'), managed: false },
+  gigantic: kernel(),
   slab: kernel(),
   'slab-reclaimable': kernel(MIGRATE_RECLAIMABLE),
   pagetable: kernel(),
@@ -88,7 +97,8 @@ export const CLASS_TRAITS: Readonly<Record<PageClass, ClassTraits>> = Object.fre
   vmalloc: kernel(),
   driver: kernel(),
   memmap: kernel(),
-  reserved: kernel(),
-  poisoned: { mobility: 'stays', migratetype: MIGRATE_UNMOVABLE, topZone: ZONE_NORMAL },
+  reserved: { ...kernel(), managed: false },
+  deferred: { ...kernel(), managed: false },
+  poisoned: { mobility: 'stays', migratetype: MIGRATE_UNMOVABLE, topZone: ZONE_NORMAL, managed: true },
   unknown: kernel(),
 });
