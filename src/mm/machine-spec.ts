@@ -86,6 +86,7 @@ export function zonesOf(spec: MachineSpec): ZonedRange[] {
         end: toPfn(end),
         node: r.node,
         zone: start >= movable ? ZONE_MOVABLE : byAddress,
+        offline,
       });
       start = end;
     }

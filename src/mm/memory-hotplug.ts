@@ -25,7 +25,7 @@ import { MIGRATE_MOVABLE, type MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } f
 import type { Machine } from './machine.ts';
 import { BLOCK_GOING_OFFLINE, BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
 import { migrateAllocation, offlineTargets } from './migrate.ts';
-import { ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
+import { CLASS_TRAITS, ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
 import { allocationsIn, BlockerList, blockerOf, isolatePageblock, unisolatePageblock } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
 import type { Blocker, BlockerCause, ErrnoName, Refusal, RefusalReason } from './refusal.ts';
@@ -257,7 +257,7 @@ export class OfflineWork {
     for (const a of allocationsIn(m, this.#cursor, this.#end)) {
       const pages = 1 << a.order;
       this.#cursor = a.head + pages;
-      if (a.cls === 'poisoned') continue; // may stay, spec 3.2 rule 6
+      if (CLASS_TRAITS[a.cls].mobility === 'stays') continue; // spec 3.2 rule 6
       const outcome = migrateAllocation(m, a.head, targets);
       if (outcome === 'moved') {
         this.moved = true;
@@ -298,13 +298,16 @@ export class OfflineWork {
     const { area } = pool.alloc;
     const start = this.#start - pool.base;
     const end = this.#end - pool.base;
-    let poisoned = 0;
+    let staying = 0;
+    let unmanaged = 0;
     for (const a of allocationsIn(m, this.#start, this.#end)) {
-      if (a.cls === 'poisoned') poisoned += 1 << a.order;
-      else return this.#startAgain(); // arrived meanwhile, e.g. by a driver's own doing
+      const traits = CLASS_TRAITS[a.cls];
+      if (traits.mobility !== 'stays') return this.#startAgain(); // arrived meanwhile, e.g. by a driver's own doing
+      staying += 1 << a.order;
+      if (!traits.managed) unmanaged += 1 << a.order;
     }
     const free = area.freeIn(start, end);
-    if (free + poisoned !== end - start) return this.#startAgain();
+    if (free + staying !== end - start) return this.#startAgain();
 
     // ═══ Point of no return: nothing below can fail. ═══
     this.#ladder.length = 0;
@@ -315,7 +318,7 @@ export class OfflineWork {
     pool.alloc.enable();
     const vmemmap = m.blocks.vmemmapPages[this.#row] as number;
     for (let i = this.#start - vmemmap; i < this.#end; i += PAGEBLOCK_PAGES) m.poolOf[i >>> PAGEBLOCK_ORDER] = -1;
-    pool.managed -= end - start;
+    pool.managed -= end - start - unmanaged;
     pool.present -= end - start + vmemmap;
     m.blocks.state[this.#row] = BLOCK_OFFLINE;
     m.blocks.pool[this.#row] = -1;

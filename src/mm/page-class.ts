@@ -5,7 +5,7 @@
 //   file         Movable       Movable    yes (LRU)                   page cache
 //   shmem        Movable       Movable    yes (LRU)                   tmpfs, shared memory
 //   hugetlb      Movable       Movable    yes                         the pool of 2 MiB huge pages
-//   balloon      Movable       Movable    by its driver               inflated, or never plugged (PageOffline)
+//   balloon      Movable       Movable    by its driver; not managed  inflated by virtio-balloon (PageOffline)
 //   gigantic     Unmovable     Normal     no                          1 GiB huge pages
 //   slab         Unmovable     Normal     no                          kmalloc, inodes, dentries
 //   pagetable    Unmovable     Normal     no                          page tables of processes
@@ -15,6 +15,7 @@
 //   memmap       Unmovable     Normal     no                          struct pages of hot-added memory
 //   reserved     Unmovable     Normal     no; not managed             kernel image, boot memmap, firmware
 //   deferred     Unmovable     Normal     no; not managed             struct pages not initialised yet
+//   unplugged    -             -          stays; not managed          never plugged by virtio-mem (PageOffline)
 //   poisoned     -             -          stays; does not block       hwpoison
 //   unknown      Unmovable     Normal     not as far as one can see   a frame without any flag
 //
@@ -38,6 +39,7 @@ export const PAGE_CLASSES = [
   'memmap',
   'reserved',
   'deferred',
+  'unplugged',
   'poisoned',
   'unknown',
 ] as const;
@@ -83,6 +85,8 @@ const kernel = (migratetype: MigrateType = MIGRATE_UNMOVABLE): ClassTraits => ({
   managed: true,
 });
 
+const stays: ClassTraits = { ...kernel(), mobility: 'stays' };
+
 export const CLASS_TRAITS: Readonly<Record<PageClass, ClassTraits>> = Object.freeze({
   anonymous: movable('lru'),
   file: movable('lru'),
@@ -99,6 +103,7 @@ export const CLASS_TRAITS: Readonly<Record<PageClass, ClassTraits>> = Object.fre
   memmap: kernel(),
   reserved: { ...kernel(), managed: false },
   deferred: { ...kernel(), managed: false },
-  poisoned: { mobility: 'stays', migratetype: MIGRATE_UNMOVABLE, topZone: ZONE_NORMAL, managed: true },
+  unplugged: { ...stays, managed: false },
+  poisoned: stays,
   unknown: kernel(),
 });
