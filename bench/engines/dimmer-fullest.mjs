@@ -1,0 +1,3 @@
+import { createWith } from './dimmer.mjs';
+
+export const create = createWith('fullest');

@@ -1,0 +1,16 @@
+// npm `@thi.ng/malloc` (a pool with free lists in the buffer), 64 bytes for a page. Its searches are linear.
+
+import { MemPool } from '@thi.ng/malloc';
+
+export function create(pages) {
+  const pool = new MemPool({ size: pages * 72 + 4096, align: 8 });
+  return {
+    allocPages(order) {
+      const address = pool.malloc(64 << order);
+      return address === 0 ? -1 : address >> 3;
+    },
+    freePages(frame) {
+      pool.free(frame << 3);
+    },
+  };
+}
