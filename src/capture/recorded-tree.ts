@@ -1,0 +1,77 @@
+// RecordedTree: kernel files held in memory, with the time at which each was read.
+//
+// Everything that a capture keeps of /proc and /sys is here: text files, and names of symbolic links that tools look
+// for (memoryN/nodeM says which node a block is on; its target says nothing more). A directory is what some path lies
+// under. The page files are not text and live beside the tree as PageRuns; only their times are here.
+//
+// Invariants: paths are absolute, normal (`isKernelPath`) and distinct; no path lies under another one.
+
+import { assert } from '#base/assert';
+import { treeFromFiles } from '#kernfs/memory-tree';
+import type { KernTree } from '#kernfs/source';
+
+/** When a file was read: milliseconds after the capture began, start and end of the reading. */
+export type ReadTime = { readonly startedMs: number; readonly endedMs: number };
+
+export type RecordedFile = ReadTime & {
+  readonly path: string;
+  /** `link`: a name that a directory lists and that has no text. */
+  readonly kind: 'text' | 'link';
+  /** Empty for a link. */
+  readonly text: string;
+};
+
+const PATH_LENGTH_MAX = 512;
+
+/**
+ * True for a path that a capture may hold: absolute, under /proc or /sys, no empty, `.` or `..` part, printable ASCII
+ * only. This is what keeps a forged bundle from being unpacked outside its directory.
+ */
+export function isKernelPath(path: string): boolean {
+  if (path.length > PATH_LENGTH_MAX || !/^\/(?:proc|sys)(?:\/[!-.0-~]+)+$/.test(path)) return false;
+  return path.split('/').every((part) => part !== '.' && part !== '..');
+}
+
+/** The first path that is not a kernel path, comes twice or lies under another one; undefined when all are sound. */
+export function firstBadPath(paths: readonly string[]): string | undefined {
+  const seen = new Set<string>();
+  for (const path of paths) {
+    if (!isKernelPath(path) || seen.has(path)) return path;
+    seen.add(path);
+  }
+  return paths.find((path) => ancestorsOf(path).some((above) => seen.has(above)));
+}
+
+/** "/proc/sys/vm/x" -> ["/proc/sys/vm", "/proc/sys", "/proc"]. */
+function ancestorsOf(path: string): string[] {
+  const above: string[] = [];
+  for (let cut = path.lastIndexOf('/'); cut > 0; cut = path.lastIndexOf('/', cut - 1)) above.push(path.slice(0, cut));
+  return above;
+}
+
+export class RecordedTree implements KernTree {
+  /** Sorted by path. */
+  readonly files: readonly RecordedFile[];
+  /** Times of the page files, by path. */
+  readonly pageReads: ReadonlyMap<string, ReadTime>;
+  readonly #tree: KernTree;
+
+  /** The caller promises sound paths (`firstBadPath`). Cost O(files x depth). */
+  constructor(files: readonly RecordedFile[], pageReads: ReadonlyMap<string, ReadTime> = new Map()) {
+    const bad = firstBadPath(files.map((file) => file.path));
+    assert(bad === undefined, 'a path that a capture may not hold', { path: bad });
+    this.files = files.toSorted((a, b) => (a.path < b.path ? -1 : 1));
+    this.pageReads = pageReads;
+    this.#tree = treeFromFiles(
+      new Map(this.files.map(({ path, kind, text }) => [path, kind === 'text' ? text : undefined])),
+    );
+  }
+
+  readText(path: string): string | undefined {
+    return this.#tree.readText(path);
+  }
+
+  list(path: string): readonly string[] {
+    return this.#tree.list(path);
+  }
+}
