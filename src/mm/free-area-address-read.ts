@@ -23,7 +23,6 @@ function popcount(v: number): number {
 
 export function addressReads(columns: AddressColumns): Reads {
   const { bins, record, nonzero, type, lists, slots, seen, blockFree, listWords } = columns;
-  const slot10 = 9 + bins;
   const blocks = record.length / 32;
 
   /** Bit (x = frame & 511, order < 10) of pageblock b's record. */
@@ -35,7 +34,7 @@ export function addressReads(columns: AddressColumns): Reads {
   /** Is the chunk of order 10 that holds pageblock b free? */
   const chunkIsFree = (b: number): boolean => {
     const even = b & -2;
-    return ((lists[(slot10 * 6 + (type[even] ^ 1)) * listWords + (even >>> 5)] >>> even) & 1) !== 0;
+    return ((lists[(60 + (type[even] ^ 1)) * listWords + (even >>> 5)] >>> even) & 1) !== 0;
   };
 
   function orderAt(i: number): number {
@@ -90,7 +89,7 @@ export function addressReads(columns: AddressColumns): Reads {
 
   /** Free pages of a virgin section: its chunks of order 10, all Movable. */
   function freeInVirgin(section: number): number {
-    const at = (slot10 * 6 + MIGRATE_MOVABLE) * listWords + section * 2;
+    const at = (60 + MIGRATE_MOVABLE) * listWords + section * 2;
     return (popcount(lists[at]) + (section * 64 + 32 < blocks ? popcount(lists[at + 1]) : 0)) * 1024;
   }
 
@@ -145,8 +144,8 @@ export function addressReads(columns: AddressColumns): Reads {
 
   function count(out: Float64Array | Int32Array): void {
     for (let mt = 0; mt < NR_MIGRATE_TYPES; mt++) {
-      if ((slots[mt] & (1 << slot10)) === 0) continue;
-      const at = (slot10 * 6 + mt) * listWords;
+      if ((slots[mt] & (1 << 10)) === 0) continue;
+      const at = (60 + mt) * listWords;
       const words = Math.ceil(blocks / 32);
       let n = 0;
       for (let w = 0; w < words; w++) n += popcount(lists[at + w]);
@@ -175,11 +174,7 @@ export function addressReads(columns: AddressColumns): Reads {
     for (let b = start; b < end; b++) out[type[b] ^ 1]++;
   }
 
-  function orders(mt: number): number {
-    const m = slots[mt];
-    const singles = (1 << bins) - 1;
-    return ((m & singles) !== 0 ? 1 : 0) | ((m >>> bins) << 1);
-  }
+  const orders = (mt: number): number => slots[mt] & 0x7ff;
 
   function bytes(): number {
     return (
@@ -222,18 +217,20 @@ export function addressReads(columns: AddressColumns): Reads {
       if (virgin && (words !== 0 || word31 !== 0 || type[b] !== 0)) wrong.push(`pageblock ${b}: not seen, not virgin`);
       if (word31 < 0) wrong.push(`pageblock ${b}: bit 1023 is set`);
       if (words === 0 && word31 === 0) {
-        if (bins > 1 && blockFree[b] !== 0) wrong.push(`pageblock ${b}: blockFree is ${blockFree[b]}, has none`);
+        if (bins > 0 && blockFree[b] !== 0) wrong.push(`pageblock ${b}: blockFree is ${blockFree[b]}, has none`);
         continue;
       }
       checkRecord(b, wrong);
       const free = freeInBlock(b);
-      if (bins > 1 && blockFree[b] !== free) wrong.push(`pageblock ${b}: blockFree is ${blockFree[b]}, has ${free}`);
-      const shift = 9 - Math.log2(bins);
+      if (bins > 0 && blockFree[b] !== free) wrong.push(`pageblock ${b}: blockFree is ${blockFree[b]}, has ${free}`);
+      if (bins > 0 && free < 512) {
+        const bin = NR_ORDERS + ((free - 1) >> (9 - Math.log2(bins)));
+        expected[(bin * 6 + (type[b] ^ 1)) * listWords + (b >>> 5)] |= 1 << b;
+      }
       for (let o = 0; o < 10; o++) {
         let has = false;
         for (let x = 0; x < 512; x += 1 << o) if (bitAt(b, x, o) !== 0) has = true;
-        const slot = o > 0 ? o + bins - 1 : bins > 1 ? (free - 1) >> shift : 0;
-        if (has) expected[(slot * 6 + (type[b] ^ 1)) * listWords + (b >>> 5)] |= 1 << b;
+        if (has) expected[(o * 6 + (type[b] ^ 1)) * listWords + (b >>> 5)] |= 1 << b;
       }
       const mine = type[b] ^ 1;
       const theirs = type[b ^ 1] ^ 1;
@@ -245,7 +242,7 @@ export function addressReads(columns: AddressColumns): Reads {
     }
     for (let b = 0; b < blocks; b += 2) {
       for (let mt = 0; mt < NR_MIGRATE_TYPES; mt++) {
-        const k = (slot10 * 6 + mt) * listWords + (b >>> 5);
+        const k = (60 + mt) * listWords + (b >>> 5);
         if (((lists[k] >>> b) & 1) === 0) continue;
         expected[k] |= 1 << b;
         if ((type[b] ^ 1) !== mt || (type[b + 1] ^ 1) !== mt) {

@@ -18,13 +18,13 @@
 //   seen       Uint8   sections (64 blocks)  1: record, nonzero, type or blockFree may be not zero     virgin
 //   blockFree  Uint16  pageblocks, fullest   free pages in chunks below order 10                       0
 //
-//   slot = order (`address`); for `fullest` order 0 has four slots by how full the pageblock is, fullest first, and
-//   order o >= 1 has slot o + 3. A chunk of order 10 has no bit in a record: it *is* its bit in the summary of order
+//   slot 0..10 = the order. `fullest` has four more, 11..14: the pageblocks that are partly free below order 9, by how
+//   full they are, fullest first. A chunk of order 10 has no bit in a record: it *is* its bit in the summary of order
 //   10, so onlining a virgin range sets summary bits (1 TiB: 64 KiB of them) and touches no record.
 //
 // Invariants (check): no free chunk inside another; FA3, FA5; `nonzero`, summaries and slots equal what the records
-// say; both pageblocks of a free chunk of order 10 have one type; a pageblock with a free single frame is in exactly
-// the slot of its fullness; what `seen` calls virgin is zero.
+// say; both pageblocks of a free chunk of order 10 have one type; a partly free pageblock is in exactly the slot of its
+// fullness; what `seen` calls virgin is zero.
 //
 // Cost: 0.27 bytes a page, virtual; memory is touched as frames are. Up to 2^31 pages; all arithmetic is int32.
 // The code is one factory, see base/specialise.ts; queries that nobody loops over are in free-area-address-read.ts.
@@ -40,18 +40,19 @@ import {
   MAX_ORDER,
   MIGRATE_MOVABLE,
   NR_MIGRATE_TYPES,
+  NR_ORDERS,
   NR_PCP_TYPES,
   PAGEBLOCK_PAGES,
   PAGEBLOCKS_PER_SECTION,
 } from './geometry.ts';
 
 export const RECORD_WORDS = 32;
-/** Four bins do as well as 256 on the frag workload, and cost three more summaries a type. */
+/** Four bins of fullness do as well as 256 on the frag workload (bench/README.md, F), for four summaries a type. */
 const FULLEST_BINS = 4;
 
 export type AddressColumns = {
   readonly pages: number;
-  /** Slots of order 0: 1 (`address`) or 4 (`fullest`). */
+  /** Slots of fullness: 0 (`address`) or 4 (`fullest`). */
   readonly bins: number;
   readonly record: Int32Array;
   readonly nonzero: Int32Array;
@@ -82,7 +83,7 @@ export function createAddressArea(pages: number, placement: 'address' | 'fullest
   assert(pages > 0 && pages % CHUNK_PAGES === 0 && pages <= 2 ** 31, 'an area is chunks of 1024 pages, up to 2^31', {
     pages,
   });
-  const columns = newColumns(pages, placement === 'fullest' ? FULLEST_BINS : 1);
+  const columns = newColumns(pages, placement === 'fullest' ? FULLEST_BINS : 0);
   const core = specialise(addressCore, code)(columns, assert);
   const reads = addressReads(columns);
   return {
@@ -118,9 +119,9 @@ function newColumns(pages: number, bins: number): AddressColumns {
   const level2 = level1 + up(level0);
   const level3 = level2 + up(up(level0));
   const listWords = level3 + up(up(up(level0))); // the top level may be a few words: it is scanned
-  const summaryWords = listWords * NR_MIGRATE_TYPES * (MAX_ORDER + bins);
+  const summaryWords = listWords * NR_MIGRATE_TYPES * (NR_ORDERS + bins);
   const sections = Math.ceil(blocks / PAGEBLOCKS_PER_SECTION);
-  const counted = bins > 1 ? blocks : 0;
+  const counted = bins > 0 ? blocks : 0;
   const recordWords = blocks * RECORD_WORDS;
   const columns = carveColumns([
     recordWords * 4,
@@ -157,9 +158,8 @@ type Core = Pick<FreeArea, 'alloc' | 'allocBulk' | 'free' | 'first' | 'take' | '
 function addressCore(columns: AddressColumns, check: typeof assert): Core {
   const { record, nonzero, type, lists, slots, seen, blockFree, listWords, level1, level2, level3, bins } = columns;
   const topWords = listWords - level3;
-  const dense = bins > 1;
+  const fullest = bins > 0;
   const binShift = 9 - (31 - Math.clz32(bins)); // four bins: 128 pages each
-  const slot10 = 9 + bins;
   // Orders 0..4 as bits of `nonzero` (which words), orders 5..9 as bits of word 31: the heap repeats itself.
   const orderBits = new Int32Array(new ArrayBuffer(64)); // an explicit buffer: see free-area-columns.ts
   orderBits.set([0xffff, 0xff << 16, 15 << 24, 3 << 28, 1 << 30, 0xffff, 0xff << 16, 15 << 24, 3 << 28, 1 << 30]);
@@ -238,23 +238,34 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
 
   // Fullness (`fullest` only).
 
-  const slotOf = (o: number, b: number): number =>
-    dense ? (o === 0 ? (blockFree[b] - 1) >> binShift : o + bins - 1) : o;
+  /** Slot of a pageblock with so many free pages; 0 when it has none, or nothing but itself whole. */
+  const binOf = (free: number): number => ((free & 511) === 0 ? 0 : 11 + ((free - 1) >> binShift));
 
-  /** The free pages of a pageblock change by `by`; its single frames move to the slot of the new fullness. */
+  /** The free pages of a pageblock change by `by`. */
   function fill(b: number, mt: number, by: number): void {
     const old = blockFree[b];
-    const now = old + by;
-    blockFree[b] = now;
-    if ((nonzero[b] & 0xffff) === 0) return;
-    const from = (old - 1) >> binShift;
-    const to = (now - 1) >> binShift;
+    blockFree[b] = old + by;
+    const from = binOf(old);
+    const to = binOf(old + by);
     if (from === to) return;
-    clearList(from, mt, b);
-    setList(to, mt, b);
+    if (from !== 0) clearList(from, mt, b);
+    if (to !== 0) setList(to, mt, b);
   }
 
-  // Records. Orders below 10; the caller keeps blockFree at or above what the record holds.
+  /** A chunk of order 10 comes under its records: both pageblocks are whole and free. */
+  function openChunk(b: number): void {
+    blockFree[b] = 512;
+    blockFree[b + 1] = 512;
+  }
+
+  /** Smallest order below 10 of a pageblock that has a free chunk. */
+  function smallestIn(b: number): number {
+    const words = nonzero[b];
+    // The place of a bit in the heap, 5 bits: as many leading ones as its order.
+    return words !== 0 ? Math.clz32(~(ctz(words) << 27)) : 5 + Math.clz32(~(ctz(record[(b << 5) + 31]) << 27));
+  }
+
+  // Records: orders below 10. They do not count blockFree: the verbs do, once each.
 
   function insert(i: number, o: number, mt: number): void {
     const b = i >>> 9;
@@ -267,8 +278,8 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
       if (v !== 0) return;
       const words = nonzero[b];
       nonzero[b] = words | (1 << w);
-      if ((words & orderBits[o]) === 0) setList(slotOf(o, b), mt, b);
-    } else if ((v & orderBits[o]) === 0) setList(slotOf(o, b), mt, b);
+      if ((words & orderBits[o]) === 0) setList(o, mt, b);
+    } else if ((v & orderBits[o]) === 0) setList(o, mt, b);
   }
 
   function remove(i: number, o: number, mt: number): void {
@@ -282,15 +293,14 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
       if (v !== 0) return;
       const words = nonzero[b] & ~(1 << w);
       nonzero[b] = words;
-      if ((words & orderBits[o]) === 0) clearList(slotOf(o, b), mt, b);
-    } else if ((v & orderBits[o]) === 0) clearList(slotOf(o, b), mt, b);
+      if ((words & orderBits[o]) === 0) clearList(o, mt, b);
+    } else if ((v & orderBits[o]) === 0) clearList(o, mt, b);
   }
 
-  /** Takes the first chunk of a slot that is not empty; one of order 10 is from then on in its records' hands. */
-  function takeFirst(slot: number, o: number, mt: number): number {
-    const b = firstBlock(slot, mt);
+  /** Takes the lowest chunk of order o out of pageblock b, which has one. */
+  function takeIn(b: number, o: number, mt: number): number {
     if (o === 10) {
-      clearList(slot, mt, b);
+      clearList(10, mt, b);
       return b << 9;
     }
     const i = firstInBlock(b, o);
@@ -299,33 +309,47 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
   }
 
   function alloc(order: number, mt: number): number {
-    const skip = order === 0 ? 0 : order + bins - 1;
-    const m = slots[mt] >>> skip;
-    if (m === 0) return -1;
-    const slot = skip + ctz(m);
-    let o = slot < bins ? 0 : slot - bins + 1;
-    const i = takeFirst(slot, o, mt);
-    if (dense && o === 10 && order < 10) {
-      blockFree[i >>> 9] = 512;
-      blockFree[(i >>> 9) + 1] = 512;
+    let o: number;
+    let b: number;
+    const full = fullest && order === 0 ? slots[mt] >>> 11 : 0;
+    if (full !== 0) {
+      b = firstBlock(11 + ctz(full), mt);
+      o = smallestIn(b);
+    } else {
+      const m = (slots[mt] & 0x7ff) >>> order;
+      if (m === 0) return -1;
+      o = order + ctz(m);
+      b = firstBlock(o, mt);
+    }
+    const i = takeIn(b, o, mt);
+    if (fullest && order < 10) {
+      if (o === 10) openChunk(b);
+      fill(b, mt, -(1 << order));
     }
     while (o > order) {
       o--;
       insert(i + (1 << o), o, mt);
     }
-    if (dense && order < 10) fill(i >>> 9, mt, -(1 << order));
     return i;
   }
 
   function allocBulk(mt: number, ring: Int32Array, at: number, mask: number, count: number): number {
     let got = 0;
     while (got < count) {
-      const m = slots[mt];
-      if (m === 0) break;
-      const slot = ctz(m);
-      if (slot < bins) {
+      let top: number;
+      let b: number;
+      const full = fullest ? slots[mt] >>> 11 : 0;
+      if (full !== 0) {
+        b = firstBlock(11 + ctz(full), mt);
+        top = smallestIn(b);
+      } else {
+        const m = slots[mt] & 0x7ff;
+        if (m === 0) break;
+        top = ctz(m);
+        b = firstBlock(top, mt);
+      }
+      if (top === 0) {
         // Single frames: a whole word of them at once.
-        const b = firstBlock(slot, mt);
         const words = nonzero[b];
         const w = ctz(words & 0xffff);
         const k = (b << 5) + w;
@@ -342,22 +366,20 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
         if (v === 0) {
           const left = words & ~(1 << w);
           nonzero[b] = left;
-          if ((left & 0xffff) === 0) clearList(slot, mt, b);
+          if ((left & 0xffff) === 0) clearList(0, mt, b);
         }
-        if (dense) fill(b, mt, before - got);
+        if (fullest) fill(b, mt, before - got);
         continue;
       }
       // A chunk: its frames in order. What is not wanted goes back as halves, as if taken frame by frame.
-      const top = slot - bins + 1;
+      const i = takeIn(b, top, mt);
       let o = top;
-      const i = takeFirst(slot, o, mt);
       while (1 << o > count - got) o--;
-      if (dense && top === 10 && o < 10) {
-        blockFree[i >>> 9] = 512;
-        blockFree[(i >>> 9) + 1] = 512;
+      if (fullest && o < 10) {
+        if (top === 10) openChunk(b);
+        fill(b, mt, -(1 << o));
       }
       for (let half = top - 1; half >= o; half--) insert(i + (1 << half), half, mt);
-      if (dense && o < 10) fill(i >>> 9, mt, -(1 << o));
       const end = i + (1 << o);
       for (let p = i; p < end; p++) ring[(at + got++) & mask] = p;
     }
@@ -372,11 +394,11 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
       if (theirs === mt || (theirs < 3 && mt < 3)) {
         remove(other << 9, 9, theirs);
         type[other] = mt ^ 1;
-        if (dense) {
-          blockFree[b] = 0;
+        if (fullest) {
+          blockFree[b] = 0; // from 512: a whole pageblock is in no bin
           blockFree[other] = 0;
         }
-        setList(slot10, mt, b & -2);
+        setList(10, mt, b & -2);
         return;
       }
     }
@@ -392,12 +414,12 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
       const k = (b << 5) + (x >> 5);
       const v = record[k];
       if ((v & (3 << (x & 30))) === 0) {
-        if (dense) fill(b, mt, 1);
+        if (fullest) fill(b, mt, 1);
         record[k] = v | (1 << x);
         if (v !== 0) return;
         const words = nonzero[b];
         nonzero[b] = words | (1 << (x >> 5));
-        if ((words & 0xffff) === 0) setList(slotOf(0, b), mt, b);
+        if ((words & 0xffff) === 0) setList(0, mt, b);
         return;
       }
       check((v & (1 << x)) === 0, 'frame freed twice', { i });
@@ -412,7 +434,7 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
       freeMerging(i + 512, 9, b + 1, type[b + 1] ^ 1);
       return;
     }
-    if (dense) fill(b, mt, 1 << order);
+    if (fullest) fill(b, mt, 1 << order);
     let p = i;
     let o = order;
     while (o < 9) {
@@ -429,9 +451,9 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
         if (v === 0) {
           const words = nonzero[b] & ~(1 << w);
           nonzero[b] = words;
-          if ((words & orderBits[o]) === 0) clearList(slotOf(o, b), mt, b);
+          if ((words & orderBits[o]) === 0) clearList(o, mt, b);
         }
-      } else if ((v & orderBits[o]) === 0) clearList(slotOf(o, b), mt, b);
+      } else if ((v & orderBits[o]) === 0) clearList(o, mt, b);
       p &= buddy;
       o++;
     }
@@ -439,14 +461,11 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
     else insert(p, o, mt);
   }
 
-  const chunkIsFree = (b: number): boolean =>
-    ((lists[(slot10 * 6 + (type[b] ^ 1)) * listWords + (b >>> 5)] >>> b) & 1) !== 0;
+  const chunkIsFree = (b: number): boolean => ((lists[(60 + (type[b] ^ 1)) * listWords + (b >>> 5)] >>> b) & 1) !== 0;
 
   function first(order: number, mt: number): number {
-    const m = slots[mt];
-    const slot = order === 0 ? ctz(m) : order + bins - 1;
-    if ((m & (1 << slot)) === 0 || (order === 0 && slot >= bins)) return -1;
-    const b = firstBlock(slot, mt);
+    if ((slots[mt] & (1 << order)) === 0) return -1;
+    const b = firstBlock(order, mt);
     return order === 10 ? b << 9 : firstInBlock(b, order);
   }
 
@@ -455,13 +474,13 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
     const mt = type[b] ^ 1;
     if (order === 10) {
       check(chunkIsFree(b), 'take: no such free chunk', { i, order });
-      clearList(slot10, mt, b);
+      clearList(10, mt, b);
       return;
     }
     const x = 1024 - (1024 >> order) + ((i & 511) >> order);
     check((record[(b << 5) + (x >> 5)] & (1 << x)) !== 0, 'take: no such free chunk', { i, order });
     remove(i, order, mt);
-    if (dense) fill(b, mt, -(1 << order));
+    if (fullest) fill(b, mt, -(1 << order));
   }
 
   function put(i: number, order: number): void {
@@ -469,10 +488,10 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
     const mt = type[b] ^ 1;
     if (order === 10) {
       check(type[b] === type[b + 1], 'put: the halves of a chunk have one type', { i });
-      setList(slot10, mt, b);
+      setList(10, mt, b);
       return;
     }
-    if (dense) fill(b, mt, 1 << order);
+    if (fullest) fill(b, mt, 1 << order);
     insert(i, order, mt);
   }
 
@@ -491,17 +510,14 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
     seen[b >>> 6] = 1;
     const chunk = b & -2;
     if (chunkIsFree(chunk)) {
-      clearList(slot10, old, chunk);
+      clearList(10, old, chunk);
       if (old < 3 && mt < 3) {
         type[chunk] = mt ^ 1;
         type[chunk + 1] = mt ^ 1;
-        setList(slot10, mt, chunk);
+        setList(10, mt, chunk);
         return 1024;
       }
-      if (dense) {
-        blockFree[chunk] = 512;
-        blockFree[chunk + 1] = 512;
-      }
+      if (fullest) openChunk(chunk);
       insert(chunk << 9, 9, old);
       insert((chunk + 1) << 9, 9, old);
     }
@@ -510,8 +526,8 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
     let moved = 0;
     for (let o = 0; o < 10; o++) {
       if (((o <= 4 ? words : word31) & orderBits[o]) === 0) continue;
-      clearList(slotOf(o, b), old, b);
-      setList(slotOf(o, b), mt, b);
+      clearList(o, old, b);
+      setList(o, mt, b);
       if (o > 4) {
         moved += popcount(word31 & orderBits[o]) << o;
         continue;
@@ -519,6 +535,11 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
       for (let left = words & orderBits[o]; left !== 0; left &= left - 1) {
         moved += popcount(record[(b << 5) + ctz(left)]) << o;
       }
+    }
+    const bin = fullest ? binOf(blockFree[b]) : 0;
+    if (bin !== 0) {
+      clearList(bin, old, b);
+      setList(bin, mt, b);
     }
     type[b] = mt ^ 1;
     if ((word31 & (1 << 30)) !== 0) {
@@ -534,14 +555,13 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
 
 /** Sets the summary bits of the chunks in [start, end): the state that freeing every chunk would leave. */
 function online(columns: AddressColumns, start: number, end: number): void {
-  const { pages, bins, lists, slots, seen, type, listWords, level1, level2, level3 } = columns;
+  const { pages, lists, slots, seen, type, listWords, level1, level2, level3 } = columns;
   assert(
     start >= 0 && start < end && end <= pages && start % CHUNK_PAGES === 0 && end % CHUNK_PAGES === 0,
     'online: a range of whole chunks inside the area',
     { start, end, pages },
   );
-  const slot = MAX_ORDER + bins - 1;
-  const at = (slot * NR_MIGRATE_TYPES + MIGRATE_MOVABLE) * listWords;
+  const at = (MAX_ORDER * NR_MIGRATE_TYPES + MIGRATE_MOVABLE) * listWords;
   let from = start / PAGEBLOCK_PAGES; // bits of this level in [from, to)
   let to = end / PAGEBLOCK_PAGES;
   const lastSection = Math.floor((to - 1) / PAGEBLOCKS_PER_SECTION);
@@ -566,7 +586,7 @@ function online(columns: AddressColumns, start: number, end: number): void {
     to = ((to - 1) >>> 5) + 1;
     every = -1;
   }
-  slots[MIGRATE_MOVABLE] |= 1 << slot;
+  slots[MIGRATE_MOVABLE] |= 1 << MAX_ORDER;
 }
 
 /** Copies what either side has in use; all else is zero on both. */
@@ -584,11 +604,11 @@ function copyColumns(to: AddressColumns, from: AddressColumns): void {
     to.record.set(from.record.subarray(a * RECORD_WORDS, z * RECORD_WORDS), a * RECORD_WORDS);
     to.nonzero.set(from.nonzero.subarray(a, z), a);
     to.type.set(from.type.subarray(a, z), a);
-    if (to.bins > 1) to.blockFree.set(from.blockFree.subarray(a, z), a);
+    if (to.bins > 0) to.blockFree.set(from.blockFree.subarray(a, z), a);
     s = end;
   }
   to.seen.set(from.seen);
-  const nrSlots = MAX_ORDER + to.bins;
+  const nrSlots = NR_ORDERS + to.bins;
   for (let slot = 0; slot < nrSlots; slot++) {
     for (let mt = 0; mt < NR_MIGRATE_TYPES; mt++) {
       if (((to.slots[mt] | from.slots[mt]) & (1 << slot)) === 0) continue;

@@ -335,13 +335,15 @@ export function freeAreaCases(make: (pages: number) => FreeArea): void {
   });
 
   describe('take, put, first', () => {
-    it('first is what alloc takes from that list', () => {
+    it('first is the first page of its list, which alloc takes', () => {
       const area = online(4096);
       for (let k = 0; k < 2000; k++) area.alloc(0, M);
       for (let i = 1; i < 2000; i += 7) area.free(i, 0);
       for (let k = 0; k < 100; k++) {
         const expected = area.first(0, M);
-        expect(area.alloc(0, M)).toBe(expected);
+        expect(area.orderAt(expected)).toBe(0);
+        const got = area.alloc(0, M);
+        if (area.placement !== 'fullest') expect(got).toBe(expected); // fullest looks at pageblocks, not at the list
       }
       expect(area.first(10, M)).toBe(2048);
       expect(area.first(0, U)).toBe(-1);

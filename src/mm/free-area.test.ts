@@ -32,9 +32,29 @@ describe('fullest', () => {
     for (let i = 0; i < 512; i += 2) area.free(i, 0); // 256 free
     for (let i = 512; i < 1024; i += 8) area.free(i, 0); // 64 free
     for (let i = 1536; i < 2048; i += 4) area.free(i, 0); // 128 free
-    expect(area.first(0, M)).toBe(512);
+    expect(area.first(0, M)).toBe(0); // the list itself is by address
     const got = Array.from({ length: 64 + 128 + 256 }, () => area.alloc(0, M) >> 9);
     expect(got).toEqual([...Array(64).fill(1), ...Array(128).fill(3), ...Array(256).fill(0)]);
+  });
+
+  it('takes the smallest chunk of that pageblock, though single frames lie elsewhere', () => {
+    const area = createFreeArea(2048, 'fullest', 'shared');
+    area.online(0, 2048);
+    area.alloc(10, M);
+    area.alloc(10, M);
+    for (let i = 0; i < 512; i += 2) area.free(i, 0);
+    area.free(1100, 2);
+    expect([0, 1, 2, 3, 4].map(() => area.alloc(0, M))).toEqual([1100, 1101, 1102, 1103, 0]);
+    expect(area.check()).toEqual([]);
+  });
+
+  it('opens a whole pageblock only when none is partly free, an order 9 before an order 10', () => {
+    const area = createFreeArea(4096, 'fullest', 'shared');
+    area.online(0, 2048);
+    area.free(2560, 9);
+    expect(area.alloc(0, M)).toBe(2560);
+    for (let k = 1; k < 512; k++) expect(area.alloc(0, M)).toBe(2560 + k);
+    expect(area.alloc(0, M)).toBe(0);
   });
 
   it('other orders come lowest first', () => {

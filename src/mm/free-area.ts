@@ -5,11 +5,12 @@
 // multiple of 1024, so that every chunk lies inside. A frame is in the area exactly while it is free.
 //
 //   placement   `address`  lowest address first (the default)
-//               `fullest`  order 0 from the fullest pageblock that still has a free page (keeps 2 MiB blocks whole)
+//               `fullest`  order 0 from the fullest pageblock that is partly free (keeps 2 MiB blocks whole)
 //               `lifo`     Linux's lists: last freed first, "likely to merge soon" goes to the tail
 //
 // Rules every implementation keeps (spec 2.1; suite free-area.cases.ts):
-//   FA1  alloc takes from the smallest order that has a page of the type; a split keeps the low half.
+//   FA1  alloc takes from the smallest order that has a page of the type; a split keeps the low half. (`fullest`, order
+//        0: from the smallest order of the pageblock that it picks; singles elsewhere must not tempt it away.)
 //   FA2  free coalesces while the buddy of the same order is free; a freed page goes to the lists of its
 //        *pageblock's* type, whatever it was allocated as.
 //   FA3  order 9 -> 10 merges only if both pageblocks have one type, or both are in {Unmovable, Movable,
@@ -38,7 +39,7 @@ export interface FreeArea {
 
   /** Bit o is set when the list (o, mt) has a page. */
   orders(mt: number): number;
-  /** The page that alloc would take from exactly the list (order, mt); -1 if it is empty. */
+  /** The first page of exactly the list (order, mt), by list order (lifo) or address; -1 if it is empty. */
   first(order: number, mt: number): number;
   /** Takes the free chunk of exactly this order at i out of the area. */
   take(i: number, order: number): void;

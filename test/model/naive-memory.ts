@@ -49,33 +49,47 @@ export class NaiveMemory {
     this.add(i, order, false);
   }
 
-  /** Free pages of a pageblock in chunks smaller than 1024, by quarters: 0 is the fullest pageblock's. */
-  quarter(i: number): number {
-    const start = i - (i % 512);
-    let free = 0;
-    for (const [p, order] of this.begins) if (p >= start && p < start + 512 && order < 10) free += 2 ** order;
-    return Math.floor((free - 1) / 128);
-  }
-
   first(order: number, mt: number): number {
     const list = this.list(order, mt);
     if (list.length === 0) return -1;
-    if (this.placement === 'lifo') return list[0];
-    if (this.placement === 'address' || order > 0) return Math.min(...list);
-    const quarters = list.map((i) => this.quarter(i));
-    const fullest = Math.min(...quarters);
-    return Math.min(...list.filter((_, k) => quarters[k] === fullest));
+    return this.placement === 'lifo' ? list[0] : Math.min(...list);
+  }
+
+  /** `fullest`: the pageblock of this type that a single frame comes from, partly free below order 9; else -1. */
+  fullestBlock(mt: number): number {
+    const free = new Map<number, number>();
+    for (const [i, order] of this.begins) {
+      if (this.typeOf(i) !== mt || order >= 9) continue;
+      const b = Math.floor(i / 512);
+      free.set(b, (free.get(b) ?? 0) + 2 ** order);
+    }
+    const byQuarter = [...free].map(([b, n]) => ({ b, quarter: Math.floor((n - 1) / 128) }));
+    byQuarter.sort((x, y) => x.quarter - y.quarter || x.b - y.b);
+    return byQuarter.length === 0 ? -1 : byQuarter[0].b;
+  }
+
+  /** The chunk that alloc takes, and splits if it is larger. */
+  pick(order: number, mt: number): [i: number, order: number] | undefined {
+    if (this.placement === 'fullest' && order === 0) {
+      const block = this.fullestBlock(mt);
+      const inside = [...this.begins].filter(([i]) => Math.floor(i / 512) === block);
+      inside.sort(([i, a], [j, b]) => a - b || i - j);
+      if (inside.length > 0) return inside[0];
+    }
+    for (let o = order; o <= 10; o++) {
+      const i = this.first(o, mt);
+      if (i >= 0) return [i, o];
+    }
+    return undefined;
   }
 
   alloc(order: number, mt: number): number {
-    for (let o = order; o <= 10; o++) {
-      const i = this.first(o, mt);
-      if (i < 0) continue;
-      this.take(i, o);
-      for (let half = o - 1; half >= order; half--) this.put(i + 2 ** half, half);
-      return i;
-    }
-    return -1;
+    const chunk = this.pick(order, mt);
+    if (chunk === undefined) return -1;
+    const [i, o] = chunk;
+    this.take(i, o);
+    for (let half = o - 1; half >= order; half--) this.put(i + 2 ** half, half);
+    return i;
   }
 
   free(i: number, order: number, tail = false): void {
