@@ -2,17 +2,27 @@
 //
 //   level  what                                                                        cost
 //   0      C0 counters: managed <= present <= spanned, nothing negative                O(pools)
-//   1      C1 free lists: the allocators' own checks                                   O(pageblocks in use)
+//   1      C1 free lists: the allocators' own checks                                   O(frames), small
+//          C5 maps agree: section numbers, states of memory blocks, owners of          O(pageblocks)
+//             pageblocks
 //   2      C2 every frame has exactly one state: free, on a per-CPU list, used,        O(frames)
-//             absent or offline; managed equals their recount (P1)
+//             absent or offline; managed and present equal their recount (P1)
 //   3      C3 frame <-> holder is a bijection (H1-H3); C4 contents are where           O(frames)
 //             their holder looks for them
 //
-// Callable by users at any time. An empty list means sound.
+// Callable by users at any time. An empty list means sound. Every rule here has a test that breaks the tables and sees
+// the rule speak (check.test.ts).
 
-import { PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGES_PER_SECTION, SECTION_ORDER } from './geometry.ts';
+import {
+  PAGEBLOCK_ORDER,
+  PAGEBLOCK_PAGES,
+  PAGEBLOCKS_PER_SECTION,
+  PAGES_PER_SECTION,
+  SECTION_ORDER,
+} from './geometry.ts';
 import type { HolderSpec } from './holder.ts';
 import { type Machine, tagOf } from './machine.ts';
+import { BLOCK_OFFLINE } from './memory-block.ts';
 import { CLASS_TRAITS } from './page-class.ts';
 import type { Pool } from './pool.ts';
 import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, TAG_SHIFT } from './section.ts';
@@ -42,9 +52,52 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
     }
     if (level >= 1) for (const s of p.alloc.check()) v.add('C1', `${title}: ${s}`);
   }
+  if (level >= 1) checkMaps(m, v);
   if (level >= 2) checkFrames(m, v);
   if (level >= 3) checkHolders(m, v, tagged);
   return v.list;
+}
+
+function checkMaps(m: Machine, v: Violations): void {
+  const { sections, blocks, poolOf } = m;
+  for (let s = 0; s < sections.length; s++) {
+    if (sections.slotOf(sections.number[s]) !== s) v.add('C5', `S1 slot ${s} says section ${sections.number[s]}`);
+    if ((sections.owner[s] === undefined) !== (sections.meta[s] === undefined)) {
+      v.add('C5', `S2 section ${sections.number[s]} has one of its two frame columns`);
+    }
+  }
+  for (let row = 0; row < blocks.length; row++) {
+    const state = blocks.state[row];
+    const id = blocks.id[row];
+    if (state === BLOCK_OFFLINE && blocks.pool[row] !== -1) {
+      v.add('C5', `block ${id} is offline and in pool ${blocks.pool[row]}`);
+    }
+    const firstSection = Math.floor((id * m.blockPages) / PAGES_PER_SECTION);
+    for (let n = firstSection; n < firstSection + m.blockPages / PAGES_PER_SECTION; n++) {
+      const slot = sections.slotOf(n);
+      if (slot < 0) continue;
+      for (let pb = slot * PAGEBLOCKS_PER_SECTION; pb < (slot + 1) * PAGEBLOCKS_PER_SECTION; pb++) {
+        const pool = poolOf[pb];
+        const pfn = sections.pfnOf(pb * PAGEBLOCK_PAGES);
+        if (state === BLOCK_OFFLINE && pool !== -1)
+          v.add('C5', `block ${id} is offline, its frame ${pfn} is in a pool`);
+        if (
+          state !== BLOCK_OFFLINE &&
+          blocks.pool[row] !== -1 &&
+          blocks.absent[row] === 0 &&
+          pool !== blocks.pool[row]
+        ) {
+          v.add('C5', `M1 block ${id} is in pool ${blocks.pool[row]}, its frame ${pfn} in ${pool}`);
+        }
+        if (pool < 0) continue;
+        const owner = m.pools[pool];
+        const i = pb * PAGEBLOCK_PAGES - owner.base;
+        if (i < 0 || i >= owner.pages) {
+          v.add('C5', `frame ${pfn} lies outside the hull of its pool, ${owner.title}`);
+        }
+      }
+    }
+  }
 }
 
 const FREE = 1;
@@ -54,6 +107,7 @@ function checkFrames(m: Machine, v: Violations): void {
   const { sections } = m;
   const state = new Uint8Array(sections.frames);
   const counts = m.pools.map(() => 0);
+  const present = m.pools.map(() => 0);
   for (const p of m.pools) {
     p.alloc.area.forEachFree(0, p.pages, (i, order) => {
       for (let k = p.base + i; k < p.base + i + (1 << order); k++) {
@@ -86,6 +140,7 @@ function checkFrames(m: Machine, v: Violations): void {
           const tail = ((meta as Uint16Array)[k - first] as number) & KIND_MASK;
           if (tail !== KIND_TAIL) v.add('C2', `frame ${sections.pfnOf(k)} should be a tail, is ${tail}`);
         }
+        if (pool >= 0 && kind !== KIND_ABSENT) present[pool]++;
         if (pool < 0) {
           if (st !== 0) v.add('C2', `frame ${sections.pfnOf(k)} is offline and on a list`);
         } else if (kind === KIND_NONE && st === 0) {
@@ -93,6 +148,9 @@ function checkFrames(m: Machine, v: Violations): void {
         } else if (kind !== KIND_NONE && st !== 0) {
           v.add('C2', `frame ${sections.pfnOf(k)} is ${kind === KIND_ABSENT ? 'absent' : 'used'} and on a list`);
         }
+      }
+      if (pool < 0 && kind >= KIND_HEAD0 && kind < KIND_TAIL && !mayStay(m, i, vmemmap)) {
+        v.add('C2', `O2 frame ${sections.pfnOf(i)} is offline and used`);
       }
       if (pool >= 0 && kind >= KIND_HEAD0 && kind < KIND_TAIL && isManaged(m, i, vmemmap)) {
         counts[pool] = (counts[pool] as number) + run;
@@ -102,7 +160,10 @@ function checkFrames(m: Machine, v: Violations): void {
   }
   m.pools.forEach((p: Pool) => {
     const n = counts[p.id] as number;
-    if (n !== p.managed) v.add('C2', `${p.title}: managed is ${p.managed}, recounted ${n}`);
+    if (n !== p.managed) v.add('C2', `P1 ${p.title}: managed is ${p.managed}, recounted ${n}`);
+    if (present[p.id] !== p.present) {
+      v.add('C2', `P1 ${p.title}: present is ${p.present}, recounted ${present[p.id]}`);
+    }
   });
 }
 
@@ -122,6 +183,12 @@ const indexOfBlock = (m: Machine, row: number): number => {
   const slot = m.sections.slotOf(((m.blocks.id[row] as number) * m.blockPages) / PAGES_PER_SECTION);
   return slot << SECTION_ORDER;
 };
+
+/** May this allocation lie in an offline block: poisoned, never plugged, or the block's own memmap? */
+function mayStay(m: Machine, head: number, vmemmap: ReadonlySet<number>): boolean {
+  const { class: cls } = m.holders.specs[m.holders.holderOf(m.sections.ownerAt(head))];
+  return CLASS_TRAITS[cls].mobility === 'stays' || (cls === 'memmap' && vmemmap.has(head >>> PAGEBLOCK_ORDER));
+}
 
 function isManaged(m: Machine, head: number, vmemmap: ReadonlySet<number>): boolean {
   const holder = m.holders.holderOf(m.sections.ownerAt(head));

@@ -30,8 +30,8 @@ export {
   type OfflineReport,
   type OfflineStage,
   OfflineWork,
-  type OnlineReport,
 } from './memory-hotplug.ts';
+export type { OnlineReport } from './memory-online.ts';
 export {
   CLASS_TRAITS,
   type Mobility,

@@ -18,7 +18,6 @@ import { checkMachine, type Violation } from './check.ts';
 import type { MachineEvent } from './events.ts';
 import {
   CHUNK_PAGES,
-  MAX_ORDER,
   memoryBlockSize,
   PAGE_SIZE,
   PAGEBLOCK_ORDER,
@@ -30,15 +29,8 @@ import {
 import { type HolderSpec, Holders } from './holder.ts';
 import { type MachineSpec, type ZonedRange, zonesOf } from './machine-spec.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE, type BlockState, MemoryBlocks } from './memory-block.ts';
-import {
-  type Notifier,
-  type OfflineOptions,
-  type OfflineReport,
-  OfflineWork,
-  type OnlineReport,
-  offlineBlock,
-  onlineBlock,
-} from './memory-hotplug.ts';
+import { type Notifier, type OfflineOptions, type OfflineReport, OfflineWork, offlineBlock } from './memory-hotplug.ts';
+import { type OnlineReport, onlineBlock } from './memory-online.ts';
 import {
   CLASS_TRAITS,
   PAGE_CLASSES,
@@ -50,7 +42,7 @@ import {
 } from './page-class.ts';
 import { blockersIn } from './page-isolation.ts';
 import { Pool, type PoolConfig } from './pool.ts';
-import type { Blocker, Refusal } from './refusal.ts';
+import { type Blocker, type Refusal, refusal } from './refusal.ts';
 import {
   KIND_ABSENT,
   KIND_HEAD0,
@@ -63,6 +55,7 @@ import {
   TAG_SHIFT,
 } from './section.ts';
 import { computeWatermarks, NO_WATERMARKS, pcpSizes } from './watermark.ts';
+import { growSpan } from './zone-span.ts';
 
 const OFFSET_MASK = PAGES_PER_SECTION - 1;
 const NO_POOL = -1;
@@ -134,6 +127,8 @@ export class Machine {
   /** Why the last alloc returned -1. */
   lastRefusal: Refusal | undefined;
   seq = 0;
+  /** Offlines that have begun and are not over. Kept by OfflineWork; not copied to forks. */
+  offlinesUnderWay = 0;
 
   readonly #tagged: boolean;
   /** Written contents by PageIndex; only with contents: 'bytes'. */
@@ -220,17 +215,18 @@ export class Machine {
             : this.#hullOf((mine[0] as ZonedRange).start, (mine[mine.length - 1] as ZonedRange).end);
         const pool = new Pool(id, { node, zone }, hull, poolConfig);
         this.pools.push(pool);
-        for (const r of mine) {
-          pool.present += r.end - r.start;
-          this.#claimPageblocks(pool, r.start, r.end);
-        }
         if (mine.length > 0) {
           pool.startPfn = (mine[0] as ZonedRange).start;
           pool.endPfn = (mine[mine.length - 1] as ZonedRange).end;
         }
       }
     }
+    for (const r of zoned) if (!r.offline) this.#claimPageblocks(this.#poolOfRange(r), r.start, r.end);
     this.#buildZonelists();
+  }
+
+  #poolOfRange(r: ZonedRange): Pool {
+    return this.pools.find((p) => p.node === r.node && p.zone === r.zone) as Pool; // made in #bootPools
   }
 
   #poolConfig(): PoolConfig {
@@ -249,14 +245,18 @@ export class Machine {
     return { base, pages: Math.ceil((last + 1 - base) / CHUNK_PAGES) * CHUNK_PAGES };
   }
 
+  /** Gives a range's pageblocks to its pool, but for a first one that the range before it has already. */
   #claimPageblocks(pool: Pool, start: Pfn, end: Pfn): void {
     for (let pfn: number = start; pfn < end; ) {
       const index = this.sections.indexOf(toPfn(pfn));
-      const run = Math.min(end - pfn, PAGES_PER_SECTION - (index & OFFSET_MASK));
-      const first = index >>> PAGEBLOCK_ORDER;
-      const last = (index + run - 1) >>> PAGEBLOCK_ORDER;
-      for (let pb = first; pb <= last; pb++) if (this.poolOf[pb] === NO_POOL) this.poolOf[pb] = pool.id;
-      pfn += run;
+      const pb = index >>> PAGEBLOCK_ORDER;
+      const owner = this.poolAt(index) ?? pool;
+      const stop = owner === pool ? PAGES_PER_SECTION : (index & OFFSET_MASK & -PAGEBLOCK_PAGES) + PAGEBLOCK_PAGES;
+      const pages = Math.min(end - pfn, stop - (index & OFFSET_MASK));
+      this.poolOf.fill(owner.id, pb, ((index + pages - 1) >>> PAGEBLOCK_ORDER) + 1);
+      owner.present += pages;
+      if (owner !== pool) growSpan(owner, pfn, pfn + pages);
+      pfn += pages;
     }
   }
 
@@ -303,41 +303,27 @@ export class Machine {
     for (const p of this.pools) p.alloc.drain();
   }
 
-  /** Hands [start, end) to the allocator: whole chunks lazily, the ragged ends page by page. */
+  /** Hands [start, end) to the allocators of the pools that own it. */
   #bootFree(start: number, end: number): void {
     for (let pfn = start; pfn < end; ) {
       const index = this.sections.indexOf(toPfn(pfn));
       const pool = this.poolAt(index) as Pool; // every RAM pageblock was claimed
       // The dense index runs on through neighbouring slots: extend over whole sections while the pool stays the same.
-      let run = Math.min(end - pfn, PAGES_PER_SECTION - (index & OFFSET_MASK));
+      // Only a range's first pageblock can be another pool's.
+      const next = (index - (index % PAGEBLOCK_PAGES) + PAGEBLOCK_PAGES) % PAGES_PER_SECTION;
+      const cut = next !== 0 && this.poolAt(index - (index & OFFSET_MASK) + next) !== pool;
+      let run = Math.min(end - pfn, (cut ? next : PAGES_PER_SECTION) - (index & OFFSET_MASK));
       while (
+        !cut &&
         pfn + run < end &&
         this.sections.indexOf(toPfn(pfn + run)) === index + run &&
         this.poolAt(index + run) === pool
       ) {
         run = Math.min(end - pfn, run + PAGES_PER_SECTION);
       }
-      const first = Math.ceil(index / CHUNK_PAGES) * CHUNK_PAGES;
-      const last = Math.floor((index + run) / CHUNK_PAGES) * CHUNK_PAGES;
-      if (first < last) {
-        pool.alloc.online(first - pool.base, last - pool.base);
-        this.#freeRun(pool, index, first);
-        this.#freeRun(pool, last, index + run);
-      } else {
-        this.#freeRun(pool, index, index + run);
-      }
+      pool.fill(index, index + run);
       pool.managed += run;
       pfn += run;
-    }
-  }
-
-  /** Frees [start, end) of the dense index into the pool, in the largest aligned pieces. */
-  #freeRun(pool: Pool, start: number, end: number): void {
-    for (let i = start; i < end; ) {
-      let order = 0;
-      while (order < MAX_ORDER && (i & ((2 << order) - 1)) === 0 && i + (2 << order) <= end) order++;
-      pool.alloc.freeToArea(i - pool.base, order, true);
-      i += 1 << order;
     }
   }
 
@@ -354,8 +340,7 @@ export class Machine {
         present += n;
         if (blocks.node[row] === -1) blocks.node[row] = z.node;
         if (z.offline) continue;
-        const pool = this.pools.find((p) => p.node === z.node && p.zone === z.zone) as Pool; // made in #bootPools
-        pools.add(pool.id);
+        pools.add(this.#poolOfRange(z).id);
       }
       blocks.state[row] = pools.size > 0 ? BLOCK_ONLINE : BLOCK_OFFLINE;
       blocks.absent[row] = this.blockPages - present;
@@ -439,12 +424,8 @@ export class Machine {
     if (index < 0) {
       this.vmstat.pgalloc_fail++;
       const free = this.pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
-      this.lastRefusal = {
-        reason: 'no-memory',
-        errno: 'ENOMEM',
-        message: `no free run of ${1 << order} frames above the watermarks; ${free} frames are free in all`,
-        blockers: [],
-      };
+      const message = `no free run of ${1 << order} frames above the watermarks; ${free} frames are free in all`;
+      this.lastRefusal = refusal('no-memory', message);
     }
     return index;
   }
@@ -471,10 +452,10 @@ export class Machine {
     this.#mark(index, order, slot, 0);
   }
 
-  /** The frames of an allocation lose their holder; they belong to nobody until the caller says. */
-  disown(head: number, order: number): void {
-    this.holders.detach(this.sections.ownerAt(head), 1 << order);
-    this.#unmark(head, order);
+  /** An allocation becomes 2^order allocations of one frame, in place, with its contents. Used by migrate.ts only. */
+  divide(head: number, order: number): void {
+    const holder = this.holders.detach(this.sections.ownerAt(head), 1 << order);
+    for (let i = head; i < head + (1 << order); i++) this.occupy(holder, i, 0);
   }
 
   #mark(index: number, order: number, slot: number, flags: number): void {
@@ -509,18 +490,20 @@ export class Machine {
     const kind = meta === undefined ? KIND_NONE : (meta[index & OFFSET_MASK] as number) & KIND_MASK;
     if (kind === KIND_NONE || kind >= KIND_TAIL) assert(false, 'free of a frame that is no allocation', { pfn, kind });
     const order = kind - KIND_HEAD0;
+    const pool = this.poolAt(index);
+    if (pool === undefined) assert(false, 'free of a frame that is offline', { pfn }); // Linux: unpoison gives EIO
     const slot = ((this.sections.owner[s] as Int32Array)[index & OFFSET_MASK] as number) - 1;
     const holder = this.holders.detach(slot, 1 << order);
     this.#unmark(index, order);
-    const pool = this.pools[this.poolOf[index >>> PAGEBLOCK_ORDER] as number] as Pool;
     // Linux: free_reserved_page(), adjust_managed_page_count().
     if (this.#unmanaged[this.holders.classIndex[holder] as number] === 1) pool.managed += 1 << order;
     pool.alloc.free(index - pool.base, order);
   }
 
   /**
-   * Puts frames that nobody has into a holder's hands without asking the allocator: boot reservations, and twins that
-   * repeat what a capture says. Cut into the largest aligned pieces up to `maxOrder` (default a pageblock).
+   * Puts frames that nobody has, and that are not free either, into a holder's hands without asking the allocator: boot
+   * reservations, and twins that repeat what a capture says. Cut into the largest aligned pieces up to `maxOrder`
+   * (default a pageblock). `managed` is the caller's. Anything else than such frames is a bug and throws.
    */
   place(holder: HolderId, start: Pfn, end: Pfn, maxOrder = PAGEBLOCK_ORDER): void {
     for (let pfn: number = start; pfn < end; ) {
@@ -528,8 +511,13 @@ export class Machine {
       while (order < maxOrder && pfn % (2 << order) === 0 && pfn + (2 << order) <= end) order++;
       const index = this.sections.indexOf(toPfn(pfn));
       assert(index >= 0, 'place: no such frame', { pfn });
-      const kind = this.sections.metaAt(index) & KIND_MASK;
-      assert(kind === KIND_NONE, 'place: the frame is taken', { pfn, kind });
+      for (let i = index; i < index + (1 << order); i++) {
+        const kind = this.sections.metaAt(i) & KIND_MASK;
+        if (kind !== KIND_NONE) assert(false, 'place: the frame is taken', { pfn: this.sections.pfnOf(i), kind });
+      }
+      const pool = this.poolAt(index);
+      const free = pool === undefined ? 0 : pool.alloc.area.freeIn(index - pool.base, index - pool.base + (1 << order));
+      assert(free === 0, 'place: frames are free: they are to be taken by alloc', { pfn, order, free });
       this.occupy(holder, index, order);
       pfn += 1 << order;
     }
@@ -717,7 +705,10 @@ export class Machine {
 
   // ------------------------------------------------------------------------------------------ copies and checking
 
-  /** An independent copy. Listeners are not copied. */
+  /**
+   * An independent copy. Listeners are not copied, and neither is the work of an offline that is under way: its block
+   * stays going-offline in the copy.
+   */
   fork(): Machine {
     const spec: MachineSpec = { ...this.spec, code: 'shared' };
     const m = new Machine(spec, this.blockPages, new Sections(0), new MemoryBlocks(this.blocks.id), this.#nodes);
@@ -730,8 +721,23 @@ export class Machine {
     return m;
   }
 
-  /** Becomes equal to `other`, a machine of the same boot. Cheaper than a new fork: no tables are made. */
+  /**
+   * Becomes equal to `other`, a machine of the same boot. Cheaper than a new fork: no tables are made. A bug while an
+   * offline is under way here: its work would go on in a machine that it does not know.
+   */
   copyFrom(other: Machine): void {
+    assert(this.offlinesUnderWay === 0, 'an offline is under way: end or cancel it first');
+    this.#become(other);
+  }
+
+  /** @internal An offline's last rung of undo. Its events were sent, so that their numbers stay spent. */
+  rollBack(before: Machine): void {
+    const { seq } = this;
+    this.#become(before);
+    this.seq = seq;
+  }
+
+  #become(other: Machine): void {
     assert(this.pools.length === other.pools.length && this.blocks.length === other.blocks.length, 'not of one boot');
     this.sections.share(other.sections);
     this.holders.share(other.holders);
@@ -747,10 +753,12 @@ export class Machine {
     }
   }
 
+  /** A frozen copy for `restore`. */
   snapshot(): Snapshot {
     return { image: this.fork() };
   }
 
+  /** Back to a snapshot of this machine, event numbers included. As copyFrom, a bug while an offline is under way. */
   restore(snapshot: Snapshot): void {
     this.copyFrom(snapshot.image);
   }

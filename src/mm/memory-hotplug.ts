@@ -1,7 +1,7 @@
 // Memory hotplug, the logical half: a block goes offline, in small steps between which other work may run.
 //
 //   step       what                                                      refusal                undo
-//   check      online? RAM throughout? one zone?                         EINVAL                 -
+//   check      online? RAM throughout? one zone?  now going-offline      EINVAL                 online again
 //   look       blockersIn: anything that can never move?                 EBUSY  unmovable       -
 //   quiesce    per-CPU lists of the pool drained and off                                        on again
 //   isolate    one pageblock a step; looked at again first               EBUSY  unmovable       its own type again
@@ -10,26 +10,28 @@
 //   commit     all free?  ═══ point of no return ═══  counters, span, watermarks
 //
 // Linux retries the migrate step for ever, until a signal (spec 3.1 step 5); the engine stops after `rounds` rounds
-// without progress and says what did not move. What was moved by then stays moved, as in Linux; `offlineBlock`, which
-// lets nothing run in between, also puts that back, so that its refusal leaves the machine exactly as it was.
+// without progress and says what did not move. What was moved by then stays moved, as in Linux, and frames drained from
+// per-CPU lists stay drained; `offlineBlock`, which lets nothing run in between, puts that back too, so that its
+// refusal leaves the machine exactly as it was.
 //
 // Invariants: O1 after a refusal every pageblock has its type and the pool its per-CPU lists; O2 after a commit no frame
-// of the block is in any list and no holder has one (poisoned ones excepted); O3 contents survive.
+// of the block is in any list and no holder has one (those that stay excepted: poisoned, never plugged); O3 contents
+// survive; O4 a block has one work at a time.
 //
-// Follows Linux v6.12 mm/memory_hotplug.c: offline_pages(), online_pages(), shrink_zone_span() (spec 1.6, 3.1, 3.3).
+// Follows Linux v6.12 mm/memory_hotplug.c: offline_pages() (spec 3.1, 3.3). The way back is in memory-online.ts.
 
 import { assert, unreachable } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, toPfn } from '#base/units';
-import { MIGRATE_MOVABLE, type MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import { MIGRATE_MOVABLE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import { BLOCK_GOING_OFFLINE, BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
 import { migrateAllocation, offlineTargets } from './migrate.ts';
-import { CLASS_TRAITS, ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
+import { CLASS_TRAITS } from './page-class.ts';
 import { allocationsIn, BlockerList, blockerOf, isolatePageblock, unisolatePageblock } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
-import type { Blocker, BlockerCause, ErrnoName, Refusal, RefusalReason } from './refusal.ts';
-import { KIND_MASK } from './section.ts';
+import { type Blocker, type BlockerCause, type ErrnoName, framesIn, type Refusal, refusal } from './refusal.ts';
+import { shrinkSpan } from './zone-span.ts';
 
 /** A listener of the memory notifier chain (spec 3.3). `cancel` also reaches those that never saw `goingOffline`. */
 export type Notifier = {
@@ -56,8 +58,6 @@ export type OfflineReport = {
   readonly steps: number;
 };
 
-export type OnlineReport = { readonly block: BlockId; readonly pages: number; readonly zone: string };
-
 export type OfflineStage =
   | 'check'
   | 'look'
@@ -69,28 +69,19 @@ export type OfflineStage =
   | 'done'
   | 'refused';
 
-const refusal = (
-  reason: RefusalReason,
-  errno: ErrnoName,
-  message: string,
-  blockers: readonly Blocker[] = [],
-): Refusal => ({ reason, errno, message, blockers });
-
-const framesIn = (blockers: readonly Blocker[]): number => blockers.reduce((n, b) => n + (b.endPfn - b.startPfn), 0);
-
 export class OfflineWork {
   readonly block: BlockId;
   stage: OfflineStage = 'check';
   /** Set when stage is 'refused'. */
   refusal: Refusal | undefined;
   steps = 0;
+  /** Frames that were moved out so far, those of a part of a split huge page too. */
   migratedPages = 0;
-  /** True once a page has moved: from then on undo alone does not restore where contents lie. */
-  moved = false;
 
   readonly #m: Machine;
   readonly #rounds: number;
   readonly #batch: number;
+  readonly #onRefusal: 'keep-moved' | 'restore';
   readonly #row: number;
   /** Frames to take, [start, end) of the dense index: without the block's own memmap. */
   #start = 0;
@@ -98,20 +89,35 @@ export class OfflineWork {
   #cursor = 0;
   #idleRounds = 0;
   #movedThisRound = 0;
+  #notified = false;
   #left = new BlockerList();
   #pool!: Pool; // set by the check stage, the first to run
+  /** The undo ladder: one rung a stage that changed something, taken down from the top. */
   readonly #ladder: (() => void)[] = [];
 
-  constructor(m: Machine, block: BlockId, options: OfflineOptions = {}) {
+  /** @param onRefusal 'restore' takes a copy before the first change and goes back to it: nobody else may have run. */
+  constructor(
+    m: Machine,
+    block: BlockId,
+    options: OfflineOptions = {},
+    onRefusal: 'keep-moved' | 'restore' = 'keep-moved',
+  ) {
     this.#m = m;
     this.block = block;
     this.#rounds = options.rounds ?? 2;
     this.#batch = options.batch ?? 32;
+    this.#onRefusal = onRefusal;
     this.#row = m.blocks.rowOf(block);
+    assert(this.#rounds >= 1 && this.#batch >= 1, 'an offline needs rounds >= 1 and batch >= 1', options);
   }
 
   get finished(): boolean {
     return this.stage === 'done' || this.stage === 'refused';
+  }
+
+  /** True once a page has moved: from then on undo alone does not restore where contents lie. */
+  get moved(): boolean {
+    return this.migratedPages > 0;
   }
 
   /** Does the next small piece of work. @returns the stage it is in afterwards. */
@@ -149,43 +155,52 @@ export class OfflineWork {
     return this.stage;
   }
 
-  /** Gives up now, as a signal does: everything is put back. */
+  /** Gives up now, as a signal does: everything is put back but what has moved. Nothing happens when it is over. */
   cancel(): void {
-    if (!this.finished) this.#refuse(refusal('stuck', 'EINTR', `the offline of block ${this.block} was interrupted`));
+    if (!this.finished) this.#refuse(refusal('interrupted', `the offline of block ${this.block} was interrupted`));
   }
 
   #refuse(r: Refusal): void {
+    const begun = this.#ladder.length > 0;
     for (let undo = this.#ladder.pop(); undo !== undefined; undo = this.#ladder.pop()) undo();
     this.refusal = r;
     this.stage = 'refused';
-    if (this.#row >= 0) this.#m.emit({ type: 'cancel-offline', block: this.block, refusal: r });
+    if (!begun) return; // nobody was told that it began
+    this.#m.offlinesUnderWay--;
+    this.#m.emit({ type: 'cancel-offline', block: this.block, refusal: r });
   }
 
   #check(): void {
-    const { blocks } = this.#m;
+    const m = this.#m;
+    const { blocks } = m;
+    const { block } = this;
     const row = this.#row;
-    if (row < 0) return this.#refuse(refusal('no-such-block', 'ENOENT', `there is no memory block ${this.block}`));
+    if (row < 0) return this.#refuse(refusal('no-such-block', `there is no memory block ${block}`));
     const state = blocks.stateAt(row);
     if (state === 'going-offline') {
-      return this.#refuse(refusal('busy', 'EBUSY', `block ${this.block} is going offline already`));
+      return this.#refuse(refusal('busy', `block ${block} is going offline already`));
     }
-    if (state === 'offline') {
-      return this.#refuse(refusal('not-online', 'EINVAL', `block ${this.block} is offline already`));
-    }
-    const absent = blocks.absent[row] as number;
+    if (state === 'offline') return this.#refuse(refusal('not-online', `block ${block} is offline already`));
+    const absent = blocks.absent[row];
     if (absent > 0) {
-      const message = `block ${this.block} has memory holes: ${absent} of its frames are not RAM`;
-      return this.#refuse(refusal('hole', 'EINVAL', message));
+      return this.#refuse(refusal('hole', `block ${block} has memory holes: ${absent} of its frames are not RAM`));
     }
-    const pool = this.#m.pools[blocks.pool[row] as number];
+    const pool = m.pools[blocks.pool[row]];
     if (pool === undefined) {
-      return this.#refuse(refusal('multizone', 'EINVAL', `block ${this.block} lies in more than one zone`));
+      return this.#refuse(refusal('multizone', `block ${block} lies in more than one zone`));
     }
     this.#pool = pool;
-    const startPfn = toPfn(this.block * this.#m.blockPages + (blocks.vmemmapPages[row] as number));
-    this.#start = this.#m.sections.indexOf(startPfn);
+    const startPfn = toPfn(block * m.blockPages + blocks.vmemmapPages[row]);
+    this.#start = m.sections.indexOf(startPfn);
     // A block's sections were made present together, so that its frames are neighbours in the dense index.
-    this.#end = this.#start + this.#m.blockPages - (blocks.vmemmapPages[row] as number);
+    this.#end = this.#start + m.blockPages - blocks.vmemmapPages[row];
+
+    blocks.state[row] = BLOCK_GOING_OFFLINE;
+    m.offlinesUnderWay++;
+    this.#ladder.push(() => {
+      blocks.state[row] = BLOCK_ONLINE;
+    });
+    m.emit({ type: 'going-offline', block });
     this.stage = 'look';
   }
 
@@ -193,26 +208,30 @@ export class OfflineWork {
     const start = this.#m.sections.pfnOf(this.#start);
     const found = this.#m.blockersIn(start, toPfn(start + this.#end - this.#start));
     if (found.length > 0) return this.#refuse(this.#unmovable(found));
-    this.#m.emit({ type: 'going-offline', block: this.block });
     this.stage = 'quiesce';
   }
 
   #unmovable(found: readonly Blocker[]): Refusal {
-    const first = found[0] as Blocker; // callers pass a non-empty list
+    const [first] = found; // callers pass a non-empty list
     const message =
       `block ${this.block}: failure to isolate range: ${framesIn(found)} frames cannot move, ` +
       `the first is ${first.startPfn.toString(16)} (${first.class}, ${first.name})`;
-    return refusal('unmovable', 'EBUSY', message, found);
+    return refusal('unmovable', message, found);
   }
 
   #quiesce(): void {
+    const m = this.#m;
     const pool = this.#pool;
-    this.#m.blocks.state[this.#row] = BLOCK_GOING_OFFLINE;
-    this.#ladder.push(() => {
-      this.#m.blocks.state[this.#row] = BLOCK_ONLINE;
-    });
+    if (this.#onRefusal === 'restore') {
+      const before = m.fork();
+      this.#ladder.push(() => m.rollBack(before));
+    }
     pool.alloc.disable();
     this.#ladder.push(() => pool.alloc.enable());
+    // Undone after the pageblocks are back, as in Linux: a listener that is told may allocate there again.
+    this.#ladder.push(() => {
+      if (this.#notified) for (const n of m.notifiers) n.cancelOffline?.(this.block);
+    });
     this.#cursor = this.#start;
     this.stage = 'isolate';
   }
@@ -231,14 +250,12 @@ export class OfflineWork {
   }
 
   #notify(): void {
-    const { notifiers } = this.#m;
-    this.#ladder.push(() => {
-      for (const n of notifiers) n.cancelOffline?.(this.block);
-    });
-    for (const n of notifiers) {
-      const errno = n.goingOffline?.(this.block);
+    const { block } = this;
+    this.#notified = true;
+    for (const n of this.#m.notifiers) {
+      const errno = n.goingOffline?.(block);
       if (errno === undefined) continue;
-      return this.#refuse(refusal('notifier', errno, `block ${this.block}: notifier failure: ${n.name} objects`));
+      return this.#refuse({ ...refusal('notifier', `block ${block}: notifier failure: ${n.name} objects`), errno });
     }
     this.#startRound();
     this.stage = 'migrate';
@@ -258,14 +275,13 @@ export class OfflineWork {
       const pages = 1 << a.order;
       this.#cursor = a.head + pages;
       if (CLASS_TRAITS[a.cls].mobility === 'stays') continue; // spec 3.2 rule 6
+      const before = m.vmstat.pgmigrate_success;
       const outcome = migrateAllocation(m, a.head, targets);
-      if (outcome === 'moved') {
-        this.moved = true;
-        this.migratedPages += pages;
-        this.#movedThisRound += pages;
-      } else {
+      // A split huge page may have moved in part: count what moved, name the frames that are still there.
+      this.migratedPages += m.vmstat.pgmigrate_success - before;
+      this.#movedThisRound += m.vmstat.pgmigrate_success - before;
+      if (outcome !== 'moved') {
         const cause: BlockerCause = outcome === 'final' ? 'kernel-in-movable' : outcome;
-        // A split huge page may have moved in part: name the frames that are still there.
         for (const b of allocationsIn(m, a.head, a.head + pages)) {
           this.#left.add(blockerOf(m, b.head, 1 << b.order, cause));
         }
@@ -282,14 +298,14 @@ export class OfflineWork {
   }
 
   #stuck(left: readonly Blocker[]): Refusal {
-    const first = left[0] as Blocker; // callers pass a non-empty list
+    const [first] = left; // callers pass a non-empty list
     const pages = framesIn(left);
     const noTarget = left.every((b) => b.cause === 'no-target');
     const why = noTarget
       ? `${pages} frames have nowhere to go: no free memory above the watermarks where they may live`
       : `${pages} frames do not move, the first is ${first.startPfn.toString(16)} (${first.cause}, ${first.name})`;
     const message = `block ${this.block}: ${why}; Linux would retry until a signal`;
-    return refusal(noTarget ? 'no-target' : 'stuck', 'EINTR', message, left);
+    return refusal(noTarget ? 'no-target' : 'stuck', message, left);
   }
 
   #commit(): void {
@@ -313,17 +329,18 @@ export class OfflineWork {
     this.#ladder.length = 0;
     const chunks: number[] = [];
     area.forEachFree(start, end, (i, order) => chunks.push(i, order));
-    for (let k = 0; k < chunks.length; k += 2) pool.alloc.take(chunks[k] as number, chunks[k + 1] as number);
+    for (let k = 0; k < chunks.length; k += 2) pool.alloc.take(chunks[k], chunks[k + 1]);
     for (let i = start; i < end; i += PAGEBLOCK_PAGES) pool.alloc.unisolate(i, MIGRATE_MOVABLE);
     pool.alloc.enable();
-    const vmemmap = m.blocks.vmemmapPages[this.#row] as number;
+    const vmemmap = m.blocks.vmemmapPages[this.#row];
     for (let i = this.#start - vmemmap; i < this.#end; i += PAGEBLOCK_PAGES) m.poolOf[i >>> PAGEBLOCK_ORDER] = -1;
     pool.managed -= end - start - unmanaged;
     pool.present -= end - start + vmemmap;
     m.blocks.state[this.#row] = BLOCK_OFFLINE;
     m.blocks.pool[this.#row] = -1;
-    shrinkSpan(m, pool, toPfn(this.block * m.blockPages), toPfn((this.block + 1) * m.blockPages));
+    shrinkSpan(m, pool, this.block * m.blockPages, (this.block + 1) * m.blockPages);
     m.updateWatermarks();
+    m.offlinesUnderWay--;
     this.stage = 'done';
     for (const n of m.notifiers) n.offline?.(this.block);
     m.emit({ type: 'offline', block: this.block, pages: end - start });
@@ -332,121 +349,22 @@ export class OfflineWork {
   #startAgain(): void {
     this.#idleRounds++;
     if (this.#idleRounds > this.#rounds) {
-      return this.#refuse(refusal('stuck', 'EINTR', `block ${this.block}: pages keep appearing in it`));
+      return this.#refuse(refusal('stuck', `block ${this.block}: pages keep appearing in it`));
     }
     this.#startRound();
     this.stage = 'migrate';
   }
 }
 
-/** Spec 1.6: the span shrinks only when its start or its end left, to the nearest pageblock that is still there. */
-function shrinkSpan(m: Machine, pool: Pool, start: number, end: number): void {
-  if (start > pool.startPfn && end < pool.endPfn) return;
-  let low = Number.POSITIVE_INFINITY;
-  let high = 0;
-  const first = pool.base >>> PAGEBLOCK_ORDER;
-  const last = (pool.base + pool.pages) >>> PAGEBLOCK_ORDER;
-  for (let pb = first; pb < last && pb < m.poolOf.length; pb++) {
-    if (m.poolOf[pb] !== pool.id) continue;
-    const pfn = m.sections.pfnOf(pb * PAGEBLOCK_PAGES);
-    low = Math.min(low, pfn);
-    high = Math.max(high, pfn + PAGEBLOCK_PAGES);
-  }
-  if (high === 0) {
-    pool.startPfn = toPfn(0);
-    pool.endPfn = toPfn(0);
-    return;
-  }
-  // Only the side that left moves: the other may be ragged (a zone that begins at frame 1).
-  if (start <= pool.startPfn) pool.startPfn = toPfn(low);
-  if (end >= pool.endPfn) pool.endPfn = toPfn(high);
-}
-
 /** Runs an offline to its end. A refusal leaves the machine exactly as it was. Cost of that promise: one fork. */
 export function offlineBlock(m: Machine, block: BlockId, options?: OfflineOptions): Result<OfflineReport, Refusal> {
-  const work = new OfflineWork(m, block, options);
-  while (work.stage === 'check' || work.stage === 'look') work.step();
-  if (work.refusal !== undefined) return err(work.refusal); // nothing was touched
-  const before = m.fork();
+  const work = new OfflineWork(m, block, options, 'restore');
   while (!work.finished) work.step();
-  if (work.refusal !== undefined) {
-    const { seq } = m;
-    m.copyFrom(before);
-    m.seq = seq; // events were sent: their numbers are spent
-    return err(work.refusal);
-  }
+  if (work.refusal !== undefined) return err(work.refusal);
   return ok({
     block,
-    pages: m.blockPages - (m.blocks.vmemmapPages[m.blocks.rowOf(block)] as number),
+    pages: m.blockPages - m.blocks.vmemmapPages[m.blocks.rowOf(block)],
     migratedPages: work.migratedPages,
     steps: work.steps,
   });
-}
-
-/** Spec 1.7: the kernel zone of a range is the first of DMA, DMA32 whose span it meets, else Normal. */
-function kernelZone(m: Machine, node: number, start: number, end: number): Pool | undefined {
-  const low = m.pools.find(
-    (p) => p.node === node && p.zone <= ZONE_DMA32 && p.spanned > 0 && p.startPfn < end && start < p.endPfn,
-  );
-  return low ?? m.pools.find((p) => p.node === node && p.zone === ZONE_NORMAL);
-}
-
-/** See Machine.online. Frames go to the tail of their lists, in chunks (spec 2.1). */
-export function onlineBlock(m: Machine, block: BlockId, zone: 'kernel' | 'movable'): Result<OnlineReport, Refusal> {
-  const row = m.blocks.rowOf(block);
-  if (row < 0) return err(refusal('no-such-block', 'ENOENT', `there is no memory block ${block}`));
-  if (m.blocks.state[row] !== BLOCK_OFFLINE) {
-    return err(refusal('not-online', 'EINVAL', `block ${block} is ${m.blocks.stateAt(row)}, not offline`));
-  }
-  const startPfn = block * m.blockPages;
-  const endPfn = startPfn + m.blockPages;
-  const node = m.blocks.node[row] as number;
-  const pool =
-    zone === 'movable'
-      ? m.pools.find((p) => p.node === node && p.zone === ZONE_MOVABLE)
-      : kernelZone(m, node, startPfn, endPfn);
-  if (pool === undefined) {
-    return err(refusal('wrong-zone', 'EINVAL', `node ${node} has no ${zone} zone for block ${block}`));
-  }
-  const vmemmap = m.blocks.vmemmapPages[row] as number;
-  const whole = m.sections.indexOf(toPfn(startPfn));
-  const start = whole + vmemmap;
-  const end = whole + m.blockPages;
-  pool.widen(whole, end);
-  for (let i = whole; i < end; i += PAGEBLOCK_PAGES) {
-    m.poolOf[i >>> PAGEBLOCK_ORDER] = pool.id;
-    const type: MigrateType = MIGRATE_MOVABLE;
-    if (pool.alloc.area.typeOf(i - pool.base) !== type) pool.alloc.setPageblockType(i - pool.base, type);
-  }
-  for (let i = start; i < end; ) {
-    const kind = m.sections.metaAt(i) & KIND_MASK;
-    if (kind !== 0) {
-      i++; // poisoned frames stay out
-      continue;
-    }
-    let order = 0;
-    while (order < 10 && (i & ((2 << order) - 1)) === 0 && i + (2 << order) <= end && isBlank(m, i, 2 << order))
-      order++;
-    pool.alloc.freeToArea(i - pool.base, order, true);
-    i += 1 << order;
-  }
-  pool.managed += end - start;
-  pool.present += end - whole;
-  if (pool.spanned === 0) {
-    pool.startPfn = toPfn(startPfn);
-    pool.endPfn = toPfn(endPfn);
-  } else {
-    pool.startPfn = toPfn(Math.min(pool.startPfn, startPfn));
-    pool.endPfn = toPfn(Math.max(pool.endPfn, endPfn));
-  }
-  m.blocks.state[row] = BLOCK_ONLINE;
-  m.blocks.pool[row] = pool.id;
-  m.updateWatermarks();
-  m.emit({ type: 'online', block, zone: pool.name });
-  return ok({ block, pages: end - start, zone: pool.name });
-}
-
-function isBlank(m: Machine, start: number, pages: number): boolean {
-  for (let i = start; i < start + pages; i++) if ((m.sections.metaAt(i) & KIND_MASK) !== 0) return false;
-  return true;
 }

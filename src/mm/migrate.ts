@@ -14,11 +14,12 @@
 // Follows Linux v6.12 mm/migrate.c: migrate_pages(), alloc_migration_target(); mm/memory_hotplug.c: do_migrate_range()
 // (spec 3.1 step 5). Left out: reclaim to make room, writeback, LRU order of the migrated pages.
 
+import { assert } from '#base/assert';
 import type { HolderSpec } from './holder.ts';
 import type { Machine } from './machine.ts';
 import { CLASS_TRAITS, ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
 import type { Pool } from './pool.ts';
-import { KIND_HEAD0, KIND_MASK, META_PINNED } from './section.ts';
+import { KIND_HEAD0, KIND_MASK, KIND_TAIL, META_PINNED } from './section.ts';
 
 export type MigrateOutcome = 'moved' | 'pinned' | 'no-target' | 'final';
 
@@ -74,10 +75,16 @@ function migrateParts(m: Machine, head: number, order: number, targets: Int32Arr
   return outcome;
 }
 
-/** A large allocation becomes single frames of the same holder, in place (Linux: split_folio). Cost O(pages of it). */
+/**
+ * A large allocation becomes single frames of the same holder, in place, contents and all (Linux: split_folio).
+ *
+ * The parts get indexes of their own. A pinned allocation cannot be split (Linux: EAGAIN): to ask for it is a bug.
+ * Cost O(pages of it).
+ */
 export function splitAllocation(m: Machine, head: number): void {
-  const order = (m.sections.metaAt(head) & KIND_MASK) - KIND_HEAD0;
-  const holder = m.holders.holderOf(m.sections.ownerAt(head));
-  m.disown(head, order);
-  for (let i = head; i < head + (1 << order); i++) m.occupy(holder, i, 0);
+  const meta = m.sections.metaAt(head);
+  const order = (meta & KIND_MASK) - KIND_HEAD0;
+  assert(order >= 0 && order < KIND_TAIL - KIND_HEAD0, 'split of a frame that is no head', { head });
+  assert((meta & META_PINNED) === 0, 'split of a pinned allocation', { head });
+  if (order > 0) m.divide(head, order);
 }

@@ -21,7 +21,7 @@ import type { Machine } from './machine.ts';
 import { CLASS_TRAITS, type PageClass, ZONE_MOVABLE } from './page-class.ts';
 import type { Pool } from './pool.ts';
 import type { Blocker, BlockerCause } from './refusal.ts';
-import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL } from './section.ts';
+import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, META_PINNED } from './section.ts';
 
 /** Collects evidence and merges neighbours of one cause and holder. */
 export class BlockerList {
@@ -150,7 +150,7 @@ export function* allocationsIn(
       head: a.head,
       order: a.order,
       cls: (m.holders.specs[holder] as HolderSpec).class,
-      pinned: (m.sections.metaAt(a.head) & 0x10) !== 0,
+      pinned: (m.sections.metaAt(a.head) & META_PINNED) !== 0,
     };
     i = a.head + (1 << a.order);
   }

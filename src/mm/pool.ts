@@ -20,7 +20,7 @@ import type { NodeId, Pfn } from '#base/units';
 import { toPfn } from '#base/units';
 import type { Placement } from './free-area.ts';
 import { createFreeArea } from './free-area-create.ts';
-import { CHUNK_PAGES } from './geometry.ts';
+import { CHUNK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import { createPageAlloc, type PageAlloc } from './page-alloc.ts';
 import { ZONE_NAMES, type ZoneIndex, type ZoneName } from './page-class.ts';
 import { NO_WATERMARKS, type Watermarks } from './watermark.ts';
@@ -94,19 +94,53 @@ export class Pool {
     });
   }
 
-  /** Widens the hull to cover [start, end) too. Rare (hot-add): everything free is carried over. Cost O(pages). */
+  /**
+   * [start, end) of the dense index, frames of this pool that nobody has, become free: whole chunks lazily, the ragged
+   * ends in the largest aligned pieces, all behind the frames that are free already. Their pageblocks that hold a whole
+   * chunk become Movable. Counters of the pool are the caller's.
+   */
+  fill(start: number, end: number): void {
+    const first = Math.ceil(start / CHUNK_PAGES) * CHUNK_PAGES;
+    const last = Math.floor(end / CHUNK_PAGES) * CHUNK_PAGES;
+    if (first >= last) return this.#fillPieces(start, end);
+    this.alloc.online(first - this.base, last - this.base);
+    this.#fillPieces(start, first);
+    this.#fillPieces(last, end);
+  }
+
+  #fillPieces(start: number, end: number): void {
+    for (let i = start; i < end; ) {
+      let order = 0;
+      while (order < MAX_ORDER && (i & ((2 << order) - 1)) === 0 && i + (2 << order) <= end) order++;
+      this.alloc.freeToArea(i - this.base, order, true);
+      i += 1 << order;
+    }
+  }
+
+  /**
+   * Widens the hull to cover [start, end) too. Rare (a block comes to a zone that had none near): everything free is
+   * carried over, and so is the state of the per-CPU lists (an offline of another block may have switched them off).
+   * Cost O(pages).
+   */
   widen(start: number, end: number): void {
-    const oldBase = this.base;
-    const oldEnd = oldBase + this.pages;
-    if (start >= oldBase && end <= oldEnd) return;
+    // A pool without frames keeps nothing of its old hull: a zone far up must not pay for the frames below it.
+    const empty = this.present === 0;
+    const oldBase = empty ? start : this.base;
+    const oldEnd = empty ? end : oldBase + this.pages;
+    if (start >= this.base && end <= this.base + this.pages) return;
     const old = this.alloc;
     old.drain();
     const base = Math.floor(Math.min(start, oldBase) / CHUNK_PAGES) * CHUNK_PAGES;
     const pages = Math.ceil((Math.max(end, oldEnd) - base) / CHUNK_PAGES) * CHUNK_PAGES;
     this.base = base;
     this.alloc = this.#createAlloc(pages);
+    const { limits } = old.columns; // drawn in page-alloc.ts: PageAllocColumns
+    this.alloc.setPcp({ batch: limits[2], high: limits[3] });
+    this.alloc.useCpu(limits[5]);
+    for (let depth = limits[4]; depth > 0; depth--) this.alloc.disable();
+    if (empty) return;
     const shift = oldBase - base;
-    for (let i = 0; i < old.area.pages; i += 512) {
+    for (let i = 0; i < old.area.pages; i += PAGEBLOCK_PAGES) {
       const type = old.area.typeOf(i);
       if (this.alloc.area.typeOf(i + shift) !== type) this.alloc.setPageblockType(i + shift, type);
     }

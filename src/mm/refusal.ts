@@ -1,7 +1,8 @@
 // Refusals: why the engine said no, as a value. A closed reason, the errno that Linux would give, and the evidence.
 //
 //   reason           errno    what it means                                              source
-//   not-online       EINVAL   the block is not online (or already what was asked)        spec 1.10
+//   not-online       EINVAL   offline of a block that is offline already                 spec 1.10
+//   not-offline      EINVAL   online of a block that is online, or going offline         spec 1.10
 //   no-such-block    ENOENT   there is no such memory block
 //   hole             EINVAL   the block is not RAM throughout: "memory holes"            spec 3.1 step 1
 //   multizone        EINVAL   the block lies in more than one zone                       spec 3.1 step 1
@@ -9,15 +10,18 @@
 //   notifier         (its)    a listener objected                                        spec 3.3
 //   stuck            EINTR    pages that do not move (pinned, or kernel pages in Movable): Linux retries for ever and
 //                             only a signal ends it; the engine stops at its bound       spec 3.1 step 5
+//   interrupted      EINTR    the caller gave up, as a signal does                       spec 3.1 step 5
 //   no-target        EINTR    no free memory to migrate to: Linux retries for ever too   spec 3.1 step 5
 //   no-memory        ENOMEM   no free frames for the request
-//   wrong-zone       EINVAL   the block cannot be onlined into that zone                 spec 1.7
+//   poisoned         EHWPOISON  online of a block with a poisoned frame                  spec 1.10
 //   busy             EBUSY    another offline of the block is under way
+//
+// The errno follows from the reason, but for a listener, which brings its own.
 
 import type { HolderId, Pfn } from '#base/units';
 import type { PageClass } from './page-class.ts';
 
-export const ERRNO = Object.freeze({ ENOENT: 2, EINTR: 4, ENOMEM: 12, EBUSY: 16, EINVAL: 22 });
+export const ERRNO = Object.freeze({ ENOENT: 2, EINTR: 4, ENOMEM: 12, EBUSY: 16, EINVAL: 22, EHWPOISON: 133 });
 export type ErrnoName = keyof typeof ERRNO;
 
 /** Why one run of frames stands in the way. */
@@ -34,6 +38,8 @@ export type BlockerCause =
   | 'kernel-in-movable'
   /** It could move, but there was nowhere to go. */
   | 'no-target'
+  /** A hardware error was found in it. */
+  | 'poisoned'
   /** Not RAM, or not known to the kernel. */
   | 'hole';
 
@@ -50,15 +56,17 @@ export type Blocker = {
 
 export type RefusalReason =
   | 'not-online'
+  | 'not-offline'
   | 'no-such-block'
   | 'hole'
   | 'multizone'
   | 'unmovable'
   | 'notifier'
   | 'stuck'
+  | 'interrupted'
   | 'no-target'
   | 'no-memory'
-  | 'wrong-zone'
+  | 'poisoned'
   | 'busy';
 
 export type Refusal = {
@@ -69,3 +77,32 @@ export type Refusal = {
   readonly message: string;
   readonly blockers: readonly Blocker[];
 };
+
+/** The table at the top of this file, without the column of words. `notifier` is the default of a listener. */
+export const ERRNO_OF: Readonly<Record<RefusalReason, ErrnoName>> = Object.freeze({
+  'not-online': 'EINVAL',
+  'not-offline': 'EINVAL',
+  'no-such-block': 'ENOENT',
+  hole: 'EINVAL',
+  multizone: 'EINVAL',
+  unmovable: 'EBUSY',
+  notifier: 'EBUSY',
+  stuck: 'EINTR',
+  interrupted: 'EINTR',
+  'no-target': 'EINTR',
+  'no-memory': 'ENOMEM',
+  poisoned: 'EHWPOISON',
+  busy: 'EBUSY',
+});
+
+/** A refusal with the errno of its reason. */
+export const refusal = (reason: RefusalReason, message: string, blockers: readonly Blocker[] = []): Refusal => ({
+  reason,
+  errno: ERRNO_OF[reason],
+  message,
+  blockers,
+});
+
+/** Frames that the evidence names. */
+export const framesIn = (blockers: readonly Blocker[]): number =>
+  blockers.reduce((n, b) => n + (b.endPfn - b.startPfn), 0);
