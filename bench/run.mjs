@@ -79,7 +79,7 @@ function engines() {
 
   // The npm peers search lists: a small memory, few operations, and dimmer beside them at that size.
   const small = { pages: 16384, ops: 100_000 };
-  const require = createRequire(import.meta.url);
+  const require = createRequire(process.env.DIMMER_PEERS ? `${process.env.DIMMER_PEERS}/` : import.meta.url);
   let peers = 0;
   for (const [name, module] of [
     ['alloc', 'npm-alloc'],
@@ -88,7 +88,7 @@ function engines() {
     try {
       require.resolve(name);
     } catch {
-      absent(`npm ${name}`, 'not installed: npm install --no-save alloc @thi.ng/malloc');
+      absent(`npm ${name}`, 'not installed: npm install alloc @thi.ng/malloc, in any folder, and DIMMER_PEERS=folder');
       continue;
     }
     js(`npm ${name}, 16K pages`, engine(module), ['W1', 'W1b', 'W3'], small);

@@ -2,7 +2,7 @@
 
 import { createRequire } from 'node:module';
 
-const require = createRequire(import.meta.url);
+const require = createRequire(process.env.DIMMER_PEERS ? `${process.env.DIMMER_PEERS}/` : import.meta.url);
 const loaded = require('alloc/lib/buddy.js');
 const BuddyAllocator = loaded.BuddyAllocator ?? loaded;
 
