@@ -20,7 +20,7 @@ const KEPT_PARAMETERS: ReadonlySet<string> = new Set(
     'debug_guardpage_minorder debug_pagealloc default_hugepagesz efi_fake_mem gbpages highmem ' +
     'hugepage_alloc_threads hugepages hugepagesz hugetlb_cma hugetlb_cma_only ' +
     'hugetlb_free_vmemmap hv_balloon.hot_add init_on_alloc init_on_free kernelcore ' +
-    'kfence.sample_interval mem mem_encrypt memblock memhp_default_state memmap memory_corruption_check memtest ' +
+    'kfence.sample_interval log_buf_len mem mem_encrypt memblock memhp_default_state memmap memory_corruption_check memtest ' +
     'mminit_loglevel movable_node movablecore nogbpages nohugeiomap nohugevmalloc nokaslr nopat ' +
     'nr_cpus numa numa_balancing numa_zonelist_order page_owner page_poison page_table_check percpu_alloc ' +
     'possible_cpus reserve_mem slab_debug slab_max_order slab_merge slab_min_objects slab_min_order ' +
