@@ -142,6 +142,15 @@ describe('gather', () => {
     expect(problemsOf(machine).join()).toMatch(/\), 2 free pages changed chunk$/);
   });
 
+  it('GA11b a source without a clock is torn without a duration', () => {
+    const machine = fakeMachine();
+    machine.nowMs = () => 0;
+    machine.onWords = () => machine.files.set('/proc/zoneinfo', zoneinfoOf([1000, 1999]));
+    expect(problemsOf(machine)).toEqual([
+      '/proc/kpageflags torn: while the page files were read, free pages changed by 1 (node 1 Movable 2 000 -> 1 999)',
+    ]);
+  });
+
   it('GA12 blocks that were switched, plugged or unplugged meanwhile are named', () => {
     const machine = fakeMachine();
     machine.onWords = () => {

@@ -27,7 +27,8 @@ export function describeTear(before: Conditions, after: Conditions, tookMs: numb
     problems.push({
       file: '/proc/kpageflags',
       kind: 'torn',
-      detail: `while the page files were read (${tookMs} ms), ${moved}`,
+      // 0: the source has no clock of its own (a directory, which may still be some machine's live /proc).
+      detail: `while the page files were read${tookMs > 0 ? ` (${tookMs} ms)` : ''}, ${moved}`,
       lost: 'page words and zone counters are of slightly different moments: sums need not agree',
       remedy: 'capture again when the machine is quieter',
     });
