@@ -42,6 +42,8 @@ export type MachineSpec = {
   readonly hypervisor?: boolean;
   /** CPUs that have per-CPU lists. Default 1. */
   readonly cpus?: number;
+  /** How many of them are near each node: the longest a per-CPU list gets (spec 2.4). A node that is not named: all. */
+  readonly nodeCpus?: ReadonlyMap<NodeId, number>;
   readonly placement?: Placement;
   /** 'tag' (default) models each frame's contents by 11 bits that every move must carry along; 'bytes' gives written
    *  frames 4096 real bytes on top; 'none' for benchmarks. */
@@ -56,8 +58,8 @@ export type MachineSpec = {
   readonly code?: 'own' | 'shared';
 };
 
-const DMA_END = 16 * 2 ** (20 - PAGE_SHIFT); // 4096
-const DMA32_END = 4 * 2 ** (30 - PAGE_SHIFT); // 1048576
+export const DMA_END = 16 * 2 ** (20 - PAGE_SHIFT); // 4096
+export const DMA32_END = 4 * 2 ** (30 - PAGE_SHIFT); // 1048576
 
 export type ZonedRange = Required<RamRange>;
 

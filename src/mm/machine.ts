@@ -27,7 +27,7 @@ import {
   SECTION_ORDER,
 } from './geometry.ts';
 import { type HolderSpec, Holders } from './holder.ts';
-import { type MachineSpec, type ZonedRange, zonesOf } from './machine-spec.ts';
+import { DMA_END, DMA32_END, type MachineSpec, type ZonedRange, zonesOf } from './machine-spec.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE, type BlockState, MemoryBlocks } from './memory-block.ts';
 import { type Notifier, type OfflineOptions, type OfflineReport, OfflineWork, offlineBlock } from './memory-hotplug.ts';
 import { type OnlineReport, onlineBlock } from './memory-online.ts';
@@ -35,6 +35,8 @@ import {
   CLASS_TRAITS,
   PAGE_CLASSES,
   type PageClass,
+  ZONE_DMA,
+  ZONE_DMA32,
   ZONE_MOVABLE,
   ZONE_NORMAL,
   type ZoneIndex,
@@ -216,8 +218,13 @@ export class Machine {
         const pool = new Pool(id, { node, zone }, hull, poolConfig);
         this.pools.push(pool);
         if (mine.length > 0) {
-          pool.startPfn = (mine[0] as ZonedRange).start;
-          pool.endPfn = (mine[mine.length - 1] as ZonedRange).end;
+          const first = mine[0] as ZonedRange;
+          const last = mine[mine.length - 1] as ZonedRange;
+          // A kernel zone reaches to its border, RAM there or not, where its node has memory beyond (spec 1.4).
+          const beyond = zoned.some((r) => r.node === node && !r.offline && r.start >= last.end);
+          const border = zone === ZONE_DMA ? DMA_END : zone === ZONE_DMA32 ? DMA32_END : last.end;
+          pool.startPfn = first.start;
+          pool.endPfn = beyond ? toPfn(Math.max(last.end, border)) : last.end;
         }
       }
     }
@@ -385,7 +392,8 @@ export class Machine {
     const all = computeWatermarks(this.pools, settings);
     this.pools.forEach((p, k) => {
       p.watermarks = all[k] as (typeof all)[number];
-      p.alloc.setPcp(pcpSizes(p.managed, p.watermarks.low, this.spec.cpus ?? 1));
+      const cpus = this.spec.nodeCpus?.get(p.node) ?? this.spec.cpus ?? 1;
+      p.alloc.setPcp(pcpSizes(p.managed, p.watermarks.low, cpus));
     });
   }
 

@@ -1,0 +1,109 @@
+// Jointly: how much could go now, one block after another, until memory is short?
+//
+// Blocks that go one by one do not all go together: each takes free memory away, and its pages need room elsewhere. So
+// the blocks with verdict yes leave one fork of the twin in turn, cheapest first (fewest pages to move, then the
+// highest address, as chmem does), until the next one would leave less free memory than the high watermarks ask for,
+// or does not find room. What stops it, and what would raise the total, is part of the answer.
+
+import { type BlockId, PAGE_SIZE } from '#mm/index';
+import { HOLDER_CLEAN } from './build.ts';
+import type { Figure } from './provenance.ts';
+import type { Twin } from './twin.ts';
+import { type BlockVerdict, runOffline } from './verdict.ts';
+
+export type JointAnswer = {
+  /** In the order they should go. */
+  readonly order: readonly BlockId[];
+  readonly bytes: number;
+  readonly pagesToMigrate: Figure;
+  readonly predictedMs: Figure;
+  /** One sentence. */
+  readonly stoppedBy: string;
+  /** One sentence each; most promising first. */
+  readonly wouldRaise: readonly string[];
+};
+
+export function jointly(twin: Twin, verdicts: readonly BlockVerdict[]): JointAnswer {
+  const candidates = verdicts
+    .filter((v) => v.verdict === 'yes')
+    .sort((a, b) => a.pagesToMigrate.value - b.pagesToMigrate.value || b.block - a.block);
+  const wouldRaise = raisers(twin, verdicts);
+  const blockBytes = twin.blockPages * PAGE_SIZE;
+  if (twin.level === 'counters') {
+    return {
+      order: candidates.map((v) => v.block),
+      bytes: candidates.length * blockBytes,
+      pagesToMigrate: { value: 0, provenance: 'assumed' },
+      predictedMs: { value: 0, provenance: 'assumed' },
+      stoppedBy: 'an upper bound: without page flags nothing is known of what would have to move, or where to',
+      wouldRaise,
+    };
+  }
+  const m = twin.machine.fork();
+  const free = (): number => m.pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
+  const wanted = (): number => m.pools.reduce((n, p) => n + Math.max(0, p.watermarks.high), 0);
+  const order: BlockId[] = [];
+  let pages = 0;
+  let ms = 0;
+  let stoppedBy = 'all blocks that can go one by one can also go together';
+  for (const v of candidates) {
+    const left = free() - twin.blockPages;
+    if (left < wanted()) {
+      stoppedBy =
+        `free memory: after ${order.length} blocks ${free()} pages are free, and ${wanted()} have to stay free ` +
+        'above the high watermarks';
+      break;
+    }
+    const work = runOffline(m, v.block);
+    if (work.refusal !== undefined) {
+      stoppedBy = `block ${v.block}: ${work.refusal.message}`;
+      break;
+    }
+    order.push(v.block);
+    pages += work.migratedPages;
+    ms += v.predictedMs.value;
+  }
+  return {
+    order,
+    bytes: order.length * blockBytes,
+    pagesToMigrate: { value: pages, provenance: 'derived' },
+    predictedMs: { value: Math.round(ms), provenance: 'assumed' },
+    stoppedBy,
+    wouldRaise,
+  };
+}
+
+/** What would make more blocks go, from what the verdicts and the page cache say. */
+function raisers(twin: Twin, verdicts: readonly BlockVerdict[]): string[] {
+  const out: string[] = [];
+  const count = (code: BlockVerdict['code']): number => verdicts.filter((v) => v.code === code).length;
+  if (twin.level === 'pages') {
+    let clean = 0;
+    twin.machine.holders.specs.forEach((s, h) => {
+      if (s.name.startsWith(HOLDER_CLEAN)) clean += twin.machine.holders.pages[h] as number;
+    });
+    if (clean > twin.blockPages / 8) {
+      out.push(`dropping the page cache frees ${clean} clean pages (sync; echo 1 > /proc/sys/vm/drop_caches)`);
+    }
+    const slabOnly = verdicts.filter(
+      (v) => v.code === 'unmovable' && v.blockers.every((b) => b.class === 'slab'),
+    ).length;
+    if (slabOnly > 0) {
+      out.push(
+        `${slabOnly} blocks are held by slab pages alone; some of that is reclaimable (echo 2 > /proc/sys/vm/drop_caches)`,
+      );
+    }
+  }
+  if (count('pin-sign') > 0)
+    out.push(`${count('pin-sign')} blocks may go once what looks pinned is let go (see dimmer explain)`);
+  if (count('no-target') > 0) out.push(`${count('no-target')} blocks need free memory on another node first`);
+  if (count('deferred') > 0)
+    out.push(`${count('deferred')} blocks wait for the kernel to initialise their struct pages`);
+  if (count('zone-only') > 0) out.push('reading as root tells which pages are where (/proc/kpageflags)');
+  if (count('unmovable') > 0) {
+    out.push(
+      `${count('unmovable')} blocks hold kernel pages: boot with movable_node or kernelcore=, or online added memory with online_movable`,
+    );
+  }
+  return out;
+}
