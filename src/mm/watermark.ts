@@ -46,6 +46,8 @@ export type WatermarkSettings = {
   readonly scaleFactor: number;
   /** Transparent huge pages on: khugepaged raises min_free_kbytes. */
   readonly thp: boolean;
+  /** 'share': Movable counts as low memory and gets its share of min (Linux 6.1). Default 'own' (6.12): see W3. */
+  readonly movable?: 'own' | 'share';
 };
 
 const KB_PER_PAGE = PAGE_SIZE / 1024;
@@ -67,14 +69,15 @@ export function minFreeKbytes(pools: readonly WatermarkInput[], settings: Waterm
 /** Watermarks of all pools, in the order given. Recomputed on every online and offline. Cost O(pools^2). */
 export function computeWatermarks(pools: readonly WatermarkInput[], settings: WatermarkSettings): Watermarks[] {
   const pagesMin = Math.floor(minFreeKbytes(pools, settings) / KB_PER_PAGE);
-  const lowmem = pools.reduce((n, p) => n + (p.zone === ZONE_MOVABLE ? 0 : p.managed), 0);
+  const own = (p: WatermarkInput): boolean => p.zone === ZONE_MOVABLE && settings.movable !== 'share';
+  const lowmem = pools.reduce((n, p) => n + (own(p) ? 0 : p.managed), 0);
   return pools.map((p) => {
     const share = lowmem === 0 ? 0 : Math.floor((pagesMin * p.managed) / lowmem);
-    const min = p.zone === ZONE_MOVABLE ? Math.min(128, Math.max(32, Math.floor(p.managed / 1024))) : share;
+    const min = own(p) ? Math.min(128, Math.max(32, Math.floor(p.managed / 1024))) : share;
     const step = Math.max(Math.floor(share / 4), Math.floor((p.managed * settings.scaleFactor) / 10000));
     const reserve = ([0, 1, 2, 3] as const).map((j) => {
       const ratio = RESERVE_RATIO[p.zone];
-      if (j <= p.zone || ratio === 0) return 0;
+      if (j <= p.zone || ratio === 0 || p.managed === 0) return 0;
       let above = 0;
       for (const q of pools) if (q.node === p.node && q.zone > p.zone && q.zone <= j) above += q.managed;
       return Math.floor(above / ratio);
