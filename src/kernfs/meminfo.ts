@@ -39,7 +39,7 @@ export function parseMeminfo(text: string, file = '/proc/meminfo'): Result<Memin
   const amounts = new Map<string, MeminfoAmount>();
   let node: string | undefined;
   for (const [i, line] of lines.value.entries()) {
-    const m = /^(?:Node +(\d+) +)?([A-Za-z][A-Za-z0-9_()]*):( *)(\d+)( +kB)? *$/.exec(line);
+    const m = /^(?:Node +(\d+) +)?([A-Za-z][A-Za-z0-9_()]*):( +)(\d+)( +kB)? *$/.exec(line);
     const value = m === null ? undefined : readCount(m[4]);
     if (m === null || value === undefined) {
       return problem(file, i + 1, `expected a name, a colon and an amount, found ${quoted(line)}`);
@@ -71,7 +71,7 @@ export function printMeminfo(x: Meminfo): string {
     const count = printCount(value);
     const cells = isOrdinary(name, unit)
       ? label.padEnd(labelWidth ?? LABEL_WIDTH) + count.padStart(VALUE_WIDTH)
-      : label.padEnd(longLabelWidth) + count.padStart(5);
+      : label.padEnd(Math.max(longLabelWidth, label.length + 1)) + count.padStart(5);
     text += `${prefix}${cells}${unit === 'kB' ? ' kB' : ''}\n`;
   }
   return text;

@@ -50,6 +50,9 @@ export type Pagetypeinfo = {
   readonly mixed?: readonly PagetypeBlocks[];
 };
 
+/** The walk of a free list ends here, for it holds the zone's lock. */
+const FREE_WALK_MAX = 100000;
+
 const FREE_HEAD = 'Free pages count per migrate type at order';
 const BLOCKS_HEAD = 'Number of blocks type';
 const MIXED_HEAD = 'Number of mixed blocks';
@@ -224,11 +227,11 @@ function readFreeRow(line: string, orders: number): PagetypeFree | undefined {
   const label = readZoneLabel(line);
   const m = label === undefined ? null : /^, type +([A-Za-z]+) (.*)$/.exec(label.rest);
   if (label === undefined || m === null) return undefined;
-  // The mark stands before the padding: "> 12345" could be printed, were the limit not six digits wide.
-  const cells = fieldsOf(m[2].replaceAll('> ', '>'));
+  const cells = fieldsOf(m[2]);
   const capped = cells.map((cell) => cell.startsWith('>'));
   const nrFree = readCounts(cells.map((cell, o) => (capped[o] ? cell.slice(1) : cell)));
   if (nrFree === undefined || nrFree.length !== orders) return undefined;
+  if (nrFree.some((n, o) => capped[o] && n < FREE_WALK_MAX)) return undefined;
   return { node: label.node, zone: label.zone, type: m[1], nrFree, capped };
 }
 

@@ -1,15 +1,17 @@
 // Text: what all parsers of this folder share. Lines, counters, and one way to refuse.
 //
-// A kernel file is a list of lines that each end in a newline. A text whose last line does not is cut off in the
-// middle of that line, where half a number still looks like a number: it is refused, never read (covered by
-// text.test.ts). CRLF is a copy's doing, not the kernel's; it is taken away, so that print(parse(x)) gives the
-// kernel's bytes back.
+// Rules of this folder (kernfs.test.ts, kernfs.fuzz.ts and the tests beside each module cite them):
+//   KF1  a text as the kernel wrote it prints back to the byte.
+//   KF2  no figure is ever changed: any other accepted text prints back up to runs of blanks (and zoneinfo lines of a
+//        later kernel, which move to the end of their group).
+//   KF3  bad input is a refusal with file, line and one sentence; never an exception.
+//   KF4  a text that ends in the middle of a line is refused: half a number still looks like a number.
+//   KF5  a piece missing inside is refused where the format repeats itself (zoneinfo, pagetypeinfo); in a plain list
+//        (vmstat, meminfo, iomem, buddyinfo) it cannot be seen, and what is left is read unchanged.
+//   KF6  CRLF is a copy's doing, not the kernel's: it reads like LF.
 //
-// Runs of blanks carry no meaning in any of these files but iomem, and their widths change between kernels
-// (the pagesets of zoneinfo between 6.12 and 6.18). Parsers therefore read any number of blanks and printers write the kernel's:
-//
-//   a text as the kernel wrote it     print(parse(x)) = x, to the byte
-//   any other text that is accepted   print(parse(x)) = x up to runs of blanks: no figure is ever changed
+// Why blanks are free (KF2): they carry no meaning in any of these files but iomem, and their widths change between
+// kernels (the pagesets of zoneinfo between 6.12 and 6.18). Reading must not hang on them; printing is exact.
 //
 // Counters are unsigned long. One that was decremented below zero prints near 2^64 (18446744073709551611 is -5, seen
 // for racy statistics); it is held as the negative number it means and printed unsigned again, exactly.

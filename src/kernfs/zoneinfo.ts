@@ -188,12 +188,14 @@ const HEAD = /^Node .*$/;
 const PER_NODE = /^ +per-node stats *$/;
 const STAT = /^ +([a-z][a-z0-9_]*) +(\d+) *$/;
 const FREE = /^ +pages free +(\d+) *$/;
-const PROTECTION = /^ +protection: *\((\d+(?:, *\d+)*)\) *$/;
+const PROTECTION = /^ +protection: +\((\d+(?:, +\d+)*)\) *$/;
 const PAGESETS = /^ +pagesets *$/;
-const CPU = /^ +cpu: *(\d+) *$/;
-const THRESHOLD = /^ +vm stats threshold: *(\d+) *$/;
+const CPU = /^ +cpu: +(\d+) *$/;
+const THRESHOLD = /^ +vm stats threshold: +(\d+) *$/;
+const UNRECLAIMABLE = /^ +node_unreclaimable: +(\d+) *$/;
+const START_PFN = /^ +start_pfn: +(\d+) *$/;
 const TAIL = /^ +([a-z][a-z0-9_]*): +(\d+) *$/;
-const pagesetRow = (name: string): RegExp => new RegExp(`^ +${name}: *(-?\\d+) *$`);
+const pagesetRow = (name: string): RegExp => new RegExp(`^ +${name}: +(-?\\d+) *$`);
 const COUNT_ROW = pagesetRow('count');
 const HIGH_ROW = pagesetRow('high');
 const BATCH_ROW = pagesetRow('batch');
@@ -217,6 +219,10 @@ function parseZone(cursor: Cursor): Result<ZoneinfoZone, KernfsProblem> {
   if (!rows.ok) return rows;
   const fields = new Map(rows.value);
   for (const name of REQUIRED_FIELDS) if (!fields.has(name)) return cursor.expected(`the field ${name}`);
+  const inOrder = FIELD_ORDER.filter((name) => fields.has(name));
+  const found = rows.value.map(([name]) => name).filter((name) => inOrder.some((known) => known === name));
+  const misplaced = found.find((name, i) => name !== inOrder[i]);
+  if (misplaced !== undefined) return cursor.expected(`the fields in their order (${misplaced} is out of it)`);
   const reserves = cursor
     .take(PROTECTION)?.[1]
     .split(',')
@@ -247,22 +253,21 @@ function parseZone(cursor: Cursor): Result<ZoneinfoZone, KernfsProblem> {
   return ok({ ...head, stats: stats.value, pagesets: pagesets.value, ...tail.value });
 }
 
-function parseStats(cursor: Cursor): Result<NamedCount[], KernfsProblem> {
-  const stats: NamedCount[] = [];
-  const names = new Set<string>();
-  for (let m = peekStat(cursor); m !== undefined; m = peekStat(cursor)) {
+const parseStats = (cursor: Cursor): Result<readonly NamedCount[], KernfsProblem> => parseRows(cursor, STAT);
+
+/** Lines of a name and a count as long as they match; names are unique. */
+function parseRows(cursor: Cursor, pattern: RegExp): Result<readonly NamedCount[], KernfsProblem> {
+  const rows = new Map<string, number>();
+  for (;;) {
+    const m = pattern.exec(cursor.line ?? '');
+    if (m === null) return ok([...rows]);
     const count = readCount(m[2]);
     if (count === undefined) return cursor.expected('a count of 64 bits');
-    if (names.has(m[1])) return problem(cursor.file, cursor.lineNumber, `${m[1]} was given before`);
-    names.add(m[1]);
-    stats.push([m[1], count]);
-    cursor.take(STAT);
+    if (rows.has(m[1])) return problem(cursor.file, cursor.lineNumber, `${m[1]} was given before`);
+    rows.set(m[1], count);
+    cursor.take(pattern);
   }
-  return ok(stats);
 }
-
-const peekStat = (cursor: Cursor): RegExpExecArray | undefined =>
-  cursor.line === undefined ? undefined : (STAT.exec(cursor.line) ?? undefined);
 
 function fieldsFrom(fields: ReadonlyMap<string, number>) {
   const known = new Set<string>(FIELD_ORDER);
@@ -316,25 +321,20 @@ function parsePagesets(cursor: Cursor): Result<ZoneinfoPageset[], KernfsProblem>
   return pagesets.length === 0 ? cursor.expected('"cpu:" and a number') : ok(pagesets);
 }
 
-type Tail = { readonly nodeUnreclaimable: number; readonly startPfn: number; readonly otherTail?: NamedCount[] };
+type Tail = {
+  readonly nodeUnreclaimable: number;
+  readonly startPfn: number;
+  readonly otherTail?: readonly NamedCount[];
+};
 
 function parseTail(cursor: Cursor): Result<Tail, KernfsProblem> {
-  const rows = new Map<string, number>();
-  while (cursor.line !== undefined && TAIL.test(cursor.line)) {
-    const m = TAIL.exec(cursor.line) as RegExpExecArray; // tested in the line above
-    const count = readCount(m[2]);
-    if (count === undefined) return cursor.expected('a count of 64 bits');
-    if (rows.has(m[1])) return problem(cursor.file, cursor.lineNumber, `${m[1]} was given before`);
-    rows.set(m[1], count);
-    cursor.take(TAIL);
-  }
-  const nodeUnreclaimable = rows.get('node_unreclaimable');
-  const startPfn = rows.get('start_pfn');
+  const nodeUnreclaimable = readTaken(cursor, UNRECLAIMABLE);
   if (nodeUnreclaimable === undefined) return cursor.expected('"node_unreclaimable:" and a number');
+  const startPfn = readTaken(cursor, START_PFN);
   if (startPfn === undefined) return cursor.expected('"start_pfn:" and a number');
-  rows.delete('node_unreclaimable');
-  rows.delete('start_pfn');
-  return ok({ nodeUnreclaimable, startPfn, ...(rows.size === 0 ? {} : { otherTail: [...rows] }) });
+  const otherTail = parseRows(cursor, TAIL);
+  if (!otherTail.ok) return otherTail;
+  return ok({ nodeUnreclaimable, startPfn, ...(otherTail.value.length === 0 ? {} : { otherTail: otherTail.value }) });
 }
 
 /** One number behind a label, stepping over the line; undefined, and no step, when it is not there. */
@@ -355,24 +355,29 @@ const isComplete = (counts: readonly (number | undefined)[]): counts is readonly
 
 /** What all zones of one file have in common; the first one seen sets it. */
 class Shapes {
-  readonly #first = new Map<string, { readonly shape: string; readonly zone: ZoneLabel }>();
+  readonly #first = new Map<string, { readonly names: readonly string[]; readonly zone: ZoneLabel }>();
 
   /** A sentence when this zone's lines are not those of the zones before it. */
   differenceOf(z: ZoneinfoZone): string | undefined {
-    const fieldNames = FIELD_ORDER.filter((name) => z[name] !== undefined).join();
-    const otherNames = (z.otherFields ?? []).map(([name]) => name).join();
-    const found = [this.#differs('fields', `${fieldNames} ${otherNames} ${z.protection.length}`, z)];
+    const fields = FIELD_ORDER.filter((name) => z[name] !== undefined);
+    const found = [
+      this.#differs('fields', [...fields, ...namesOf(z.otherFields ?? [])], z),
+      this.#differs(
+        'protection',
+        z.protection.map((_, i) => `figure ${i + 1}`),
+        z,
+      ),
+    ];
     if (z.perNodeStats !== undefined) found.push(this.#differs('per-node stats', namesOf(z.perNodeStats), z));
     if (isPopulated(z)) {
       found.push(this.#differs('counters', namesOf(z.stats), z));
-      const cpuShape = z.pagesets.map((p) => `${p.cpu}${p.highMin === undefined}${p.statThreshold === undefined}`);
-      found.push(this.#differs('pagesets', cpuShape.join(), z));
+      found.push(this.#differs('pagesets', z.pagesets.map(sayPagesetShape), z));
       found.push(this.#differs('last lines', namesOf(z.otherTail ?? []), z));
     }
     return found.find((sentence) => sentence !== undefined);
   }
 
-  /** A sentence when the nodes do not list the same zones, or only some populated nodes have per-node stats. */
+  /** A sentence when the nodes do not list the same zones, or their per-node stats stand elsewhere. */
   differenceOfNodes(zones: readonly ZoneinfoZone[]): string | undefined {
     let first: string | undefined;
     for (const node of new Set(zones.map((z) => z.node))) {
@@ -388,13 +393,22 @@ class Shapes {
     return undefined;
   }
 
-  #differs(what: string, shape: string, zone: ZoneLabel): string | undefined {
+  #differs(what: string, names: readonly string[], zone: ZoneLabel): string | undefined {
     const first = this.#first.get(what);
-    if (first === undefined) this.#first.set(what, { shape, zone });
-    return first === undefined || first.shape === shape
-      ? undefined
-      : `the ${what} of ${sayZone(zone)} are not those of ${sayZone(first.zone)}: a piece is missing or foreign`;
+    if (first === undefined) {
+      this.#first.set(what, { names, zone });
+      return undefined;
+    }
+    for (let i = 0; i < Math.max(names.length, first.names.length); i++) {
+      if (names[i] === first.names[i]) continue;
+      const instead = `${names[i] ?? 'nothing'} instead of ${first.names[i] ?? 'nothing'}`;
+      return `the ${what} of ${sayZone(zone)} are not those of ${sayZone(first.zone)}: ${instead}`;
+    }
+    return undefined;
   }
 }
 
-const namesOf = (stats: readonly NamedCount[]): string => stats.map((entry) => entry[0]).join();
+const namesOf = (stats: readonly NamedCount[]): string[] => stats.map((entry) => entry[0]);
+
+const sayPagesetShape = (p: ZoneinfoPageset): string =>
+  `cpu ${p.cpu}${p.highMin === undefined ? '' : ' with high_min'}${p.statThreshold === undefined ? ' without threshold' : ''}`;
