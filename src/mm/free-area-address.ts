@@ -389,10 +389,12 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
   /** A whole free pageblock, on no list: joins its other half to a chunk of order 10 where FA3 allows. */
   function settle(b: number, mt: number): void {
     const other = b ^ 1;
-    if ((record[(other << 5) + 31] & (1 << 30)) !== 0) {
+    const k = (other << 5) + 31;
+    if (record[k] === 1 << 30) {
       const theirs = type[other] ^ 1;
       if (theirs === mt || (theirs < 3 && mt < 3)) {
-        remove(other << 9, 9, theirs);
+        record[k] = 0; // a whole pageblock has nothing else in its record
+        clearList(9, theirs, other);
         type[other] = mt ^ 1;
         if (fullest) {
           blockFree[b] = 0; // from 512: a whole pageblock is in no bin
@@ -402,7 +404,8 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
         return;
       }
     }
-    insert(b << 9, 9, mt);
+    record[(b << 5) + 31] = 1 << 30;
+    setList(9, mt, b);
   }
 
   function free(i: number, order: number, _tail?: boolean): void {
@@ -422,7 +425,7 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
         if ((words & 0xffff) === 0) setList(0, mt, b);
         return;
       }
-      check((v & (1 << x)) === 0, 'frame freed twice', { i });
+      if ((v & (1 << x)) !== 0) check(false, 'frame freed twice', { i }); // no object is made on the way past
     }
     freeMerging(i, order, b, mt);
   }
@@ -473,12 +476,12 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
     const b = i >>> 9;
     const mt = type[b] ^ 1;
     if (order === 10) {
-      check(chunkIsFree(b), 'take: no such free chunk', { i, order });
+      if (!chunkIsFree(b)) check(false, 'take: no such free chunk', { i, order });
       clearList(10, mt, b);
       return;
     }
     const x = 1024 - (1024 >> order) + ((i & 511) >> order);
-    check((record[(b << 5) + (x >> 5)] & (1 << x)) !== 0, 'take: no such free chunk', { i, order });
+    if ((record[(b << 5) + (x >> 5)] & (1 << x)) === 0) check(false, 'take: no such free chunk', { i, order });
     remove(i, order, mt);
     if (fullest) fill(b, mt, -(1 << order));
   }
@@ -487,7 +490,7 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
     const b = i >>> 9;
     const mt = type[b] ^ 1;
     if (order === 10) {
-      check(type[b] === type[b + 1], 'put: the halves of a chunk have one type', { i });
+      if (type[b] !== type[b + 1]) check(false, 'put: the halves of a chunk have one type', { i });
       setList(10, mt, b);
       return;
     }

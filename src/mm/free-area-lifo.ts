@@ -205,7 +205,7 @@ function lifoCore(columns: LifoColumns, check: typeof assert): Core {
     }
     const b = i >>> 9;
     const mt = type[b] ^ 1;
-    check(begins[i] === 0, 'frame freed twice', { i, order });
+    if (begins[i] !== 0) check(false, 'frame freed twice', { i, order }); // no object is made on the way past
     let p = i;
     let o = order;
     while (o < 9 && begins[p ^ (1 << o)] === o + 1) {
@@ -232,13 +232,14 @@ function lifoCore(columns: LifoColumns, check: typeof assert): Core {
   const chunkIsFree = (i: number): boolean => ((chunkFree[i >>> 15] >>> (i >>> 10)) & 1) !== 0;
 
   function take(i: number, order: number): void {
-    check(order === 10 ? chunkIsFree(i) : begins[i] === order + 1, 'take: no such free chunk', { i, order });
+    const is = order === 10 ? chunkIsFree(i) : begins[i] === order + 1;
+    if (!is) check(false, 'take: no such free chunk', { i, order });
     unlink(i, order, type[i >>> 9] ^ 1);
   }
 
   function put(i: number, order: number): void {
     const b = i >>> 9;
-    check(order < 10 || type[b] === type[b + 1], 'put: the halves of a chunk have one type', { i });
+    if (order === 10 && type[b] !== type[b + 1]) check(false, 'put: the halves of a chunk have one type', { i });
     link(i, order, type[b] ^ 1, false);
   }
 

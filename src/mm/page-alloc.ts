@@ -211,13 +211,18 @@ function pageAllocCore(
   function spill(k: number, count: number): void {
     const at = k << shift;
     let t = tail[k];
+    let plain = count;
     for (let n = count; n > 0; n--) {
       t = (t - 1) | 0;
       const i = pages[at + (t & mask)];
       const mt = typeOf(i);
-      nr[mt < 3 ? 0 : mt - 2] += 1;
+      if (mt > 2) {
+        plain--;
+        nr[mt - 2]++;
+      }
       areaFree(i, 0);
     }
+    nr[0] += plain;
     tail[k] = t;
   }
 
