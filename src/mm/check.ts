@@ -20,10 +20,9 @@ import {
   PAGES_PER_SECTION,
   SECTION_ORDER,
 } from './geometry.ts';
-import type { HolderSpec } from './holder.ts';
 import { type Machine, tagOf } from './machine.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
-import { CLASS_TRAITS } from './page-class.ts';
+import { CLASS_TRAITS, type PageClass } from './page-class.ts';
 import type { Pool } from './pool.ts';
 import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, TAG_SHIFT } from './section.ts';
 
@@ -184,15 +183,22 @@ const indexOfBlock = (m: Machine, row: number): number => {
   return slot << SECTION_ORDER;
 };
 
+/** Class of a head's holder; undefined when the head points at none. */
+function classOf(m: Machine, head: number): PageClass | undefined {
+  const slot = m.sections.ownerAt(head);
+  return m.holders.has(slot) ? m.holders.specs[m.holders.holderOf(slot)].class : undefined;
+}
+
 /** May this allocation lie in an offline block: poisoned, never plugged, or the block's own memmap? */
 function mayStay(m: Machine, head: number, vmemmap: ReadonlySet<number>): boolean {
-  const { class: cls } = m.holders.specs[m.holders.holderOf(m.sections.ownerAt(head))];
+  const cls = classOf(m, head);
+  if (cls === undefined) return false;
   return CLASS_TRAITS[cls].mobility === 'stays' || (cls === 'memmap' && vmemmap.has(head >>> PAGEBLOCK_ORDER));
 }
 
 function isManaged(m: Machine, head: number, vmemmap: ReadonlySet<number>): boolean {
-  const holder = m.holders.holderOf(m.sections.ownerAt(head));
-  const { class: cls } = m.holders.specs[holder] as HolderSpec;
+  const cls = classOf(m, head);
+  if (cls === undefined) return true; // told elsewhere; most are
   if (!CLASS_TRAITS[cls].managed) return false;
   return cls !== 'memmap' || !vmemmap.has(head >>> PAGEBLOCK_ORDER);
 }
@@ -223,6 +229,9 @@ function checkHolders(m: Machine, v: Violations, tagged: boolean): void {
       if (kind === KIND_NONE || kind === KIND_ABSENT) continue;
       if (kind !== KIND_TAIL) {
         heads++;
+        if (!holders.has(sections.ownerAt(s * PAGES_PER_SECTION + k))) {
+          v.add('C3', `H1 frame ${sections.pfnOf(s * PAGES_PER_SECTION + k)} is allocated and has no holder`);
+        }
         want = tagged ? tagOf(sections.ownerAt(s * PAGES_PER_SECTION + k)) : 0;
       }
       if (word >>> TAG_SHIFT !== want) {

@@ -119,6 +119,11 @@ export class Holders {
     (this.#tables[t] as Int32Array)[slot & TABLE_MASK] = frame;
   }
 
+  /** True for a slot that some holder has, used or free. For check(), which must not trust what it reads. */
+  has(slot: number): boolean {
+    return slot >= 0 && slot < this.#runs * RUN_SLOTS;
+  }
+
   holderOf(slot: number): HolderId {
     return toHolderId(this.#runHolder[slot >>> RUN_SHIFT] as number);
   }

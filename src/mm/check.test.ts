@@ -1,0 +1,202 @@
+// The checker's own test: break one table after the other, and see the right rule speak. A sound machine is silent.
+
+import { describe, expect, it } from 'vitest';
+import { toNodeId, toOrder, toPfn } from '#base/units';
+import { type World, worldFrom } from '../../test/support/picture.ts';
+import { PAGES_PER_SECTION } from './geometry.ts';
+import type { Machine } from './machine.ts';
+import type { Pool } from './pool.ts';
+import { KIND_ABSENT, KIND_HEAD0, KIND_TAIL, TAG_SHIFT } from './section.ts';
+
+const world = (): World => {
+  const w = worldFrom(`
+    n0 DMA32    MM..mF..|U:.U......|TTTTTTTT|HHHHHHHH
+    n0 Normal   ........|M......#
+    n1 Normal   .R..V...
+    n1 Movable  X.......
+  `);
+  // Some frames on a per-CPU list.
+  const got = Array.from({ length: 8 }, () => w.m.alloc(w.holder('M'), toOrder(0), { topZone: 1 }));
+  for (const pfn of got) w.m.free(toPfn(pfn));
+  expect(w.m.check(3)).toEqual([]);
+  expect(w.m.pools.some((p) => p.alloc.pcpPages() > 0)).toBe(true);
+  return w;
+};
+
+const metaOf = (m: Machine, section = 0): Uint16Array => m.sections.meta[section] as Uint16Array; // drawn: it exists
+const ownerOf = (m: Machine, section = 0): Int32Array => m.sections.owner[section] as Int32Array;
+const dma32 = (m: Machine): Pool => m.poolNamed(toNodeId(0), 'DMA32') as Pool; // drawn above
+const aFreeFrame = (p: Pool): { i: number; order: number } => {
+  const found: { i: number; order: number }[] = [];
+  p.alloc.area.forEachFree(0, p.pages, (i, order) => found.push({ i, order }));
+  return found[found.length - 1];
+};
+const aPcpFrame = (p: Pool): number => {
+  let frame = -1;
+  p.alloc.forEachPcp((_cpu, _mt, i) => {
+    frame = i;
+  });
+  return frame;
+};
+
+/** What is broken, the rules that must speak, and the level from which they do. */
+const BREAKS: readonly { name: string; rule: string; level: 0 | 1 | 2 | 3; break: (w: World) => void }[] = [
+  { name: 'managed below zero', rule: 'C0', level: 0, break: ({ m }) => void (dma32(m).managed = -1) },
+  { name: 'managed above present', rule: 'C0', level: 0, break: ({ m }) => void (dma32(m).managed = 40000) },
+  { name: 'a span shorter than present', rule: 'C0', level: 0, break: ({ m }) => void (dma32(m).endPfn = toPfn(9)) },
+  { name: 'a lost free chunk: the counter', rule: 'C1', level: 1, break: ({ m }) => loseChunk(dma32(m)) },
+  { name: 'a lost free chunk: its frames', rule: 'C2', level: 2, break: ({ m }) => loseChunk(dma32(m)) },
+  {
+    name: 'a frame on a per-CPU list and free',
+    rule: 'C1',
+    level: 1,
+    break: ({ m }) => dma32(m).alloc.area.free(aPcpFrame(dma32(m)), 0),
+  },
+  {
+    name: 'a frame twice on a per-CPU list',
+    rule: 'C1',
+    level: 1,
+    break: ({ m }) => {
+      dma32(m).alloc.columns.pages.fill(aPcpFrame(dma32(m)));
+    },
+  },
+  {
+    name: 'a section number that two slots have',
+    rule: 'C5',
+    level: 1,
+    break: ({ m }) => void (m.sections.number[1] = m.sections.number[0]),
+  },
+  { name: 'one of two frame columns', rule: 'C5', level: 1, break: ({ m }) => void (m.sections.owner[0] = undefined) },
+  { name: 'a block said to be offline', rule: 'C5', level: 1, break: ({ m }) => void (m.blocks.state[0] = 0) },
+  { name: "a block's pool", rule: 'C5', level: 1, break: ({ m }) => void (m.blocks.pool[0] = 1) },
+  { name: "a pageblock's pool", rule: 'C5', level: 1, break: ({ m }) => void (m.poolOf[5] = 2) },
+  { name: "a pageblock's pool: its free frames", rule: 'C2', level: 2, break: ({ m }) => void (m.poolOf[5] = 2) },
+  { name: 'a pageblock without a pool', rule: 'C2', level: 2, break: ({ m }) => void (m.poolOf[5] = -1) },
+  { name: 'managed off by one', rule: 'C2', level: 2, break: ({ m }) => void dma32(m).managed-- },
+  { name: 'present off by one', rule: 'C2', level: 2, break: ({ m }) => void dma32(m).present-- },
+  {
+    name: 'a used frame that is free as well',
+    rule: 'C2',
+    level: 2,
+    break: ({ m, at }) => void (metaOf(m)[at(0, 0, 2)] = KIND_HEAD0),
+  },
+  {
+    name: 'a used frame on a per-CPU list',
+    rule: 'C2',
+    level: 2,
+    break: ({ m }) => {
+      const p = dma32(m);
+      metaOf(m)[aPcpFrame(p) + p.base] = KIND_HEAD0;
+    },
+  },
+  { name: 'a head that is gone', rule: 'C2', level: 2, break: ({ m, at }) => void (metaOf(m)[at(0, 0, 0)] = 0) },
+  { name: 'a tail that is gone', rule: 'C2', level: 2, break: ({ m, at }) => void (metaOf(m)[at(0, 0, 0) + 5] = 0) },
+  {
+    name: 'a tail too many',
+    rule: 'C2',
+    level: 2,
+    break: ({ m, at }) => void (metaOf(m)[at(0, 0, 2)] = KIND_TAIL),
+  },
+  {
+    name: 'an absent frame that is free',
+    rule: 'C2',
+    level: 2,
+    break: ({ m, at }) => void (metaOf(m)[at(0, 0, 2)] = KIND_ABSENT),
+  },
+  {
+    name: 'a present frame of a hole',
+    rule: 'C2',
+    level: 2,
+    break: ({ m, at }) => void (metaOf(m, 1)[at(1, 1, 7) - PAGES_PER_SECTION] = 0),
+  },
+  {
+    name: 'an allocation of the wrong order',
+    rule: 'C3',
+    level: 3,
+    break: ({ m, at }) => {
+      // Halves of one allocation: both are heads, the frames' states are sound; only the holder knows better.
+      metaOf(m)[at(0, 0, 0)] -= 1;
+      metaOf(m)[at(0, 0, 0) + 32] = metaOf(m)[at(0, 0, 0)];
+    },
+  },
+  {
+    name: "two allocations' holders exchanged",
+    rule: 'C3',
+    level: 3,
+    break: ({ m, at }) => {
+      const owner = ownerOf(m);
+      [owner[at(0, 0, 0)], owner[at(0, 0, 5)]] = [owner[at(0, 0, 5)], owner[at(0, 0, 0)]];
+    },
+  },
+  { name: "a holder's members", rule: 'C3', level: 3, break: ({ m }) => void m.holders.members[0]++ },
+  { name: "a holder's pages", rule: 'C3', level: 3, break: ({ m }) => void m.holders.pages[0]-- },
+  {
+    name: "a holder's entry that points elsewhere",
+    rule: 'C3',
+    level: 3,
+    break: ({ m, at }) => m.holders.move(ownerOf(m)[at(0, 0, 0)] - 1, at(0, 0, 1)),
+  },
+  {
+    name: 'contents of a head',
+    rule: 'C4',
+    level: 3,
+    break: ({ m, at }) => void (metaOf(m)[at(0, 0, 1)] ^= 1 << TAG_SHIFT),
+  },
+  {
+    name: 'contents of a tail that was not copied',
+    rule: 'C4',
+    level: 3,
+    break: ({ m, at }) => void (metaOf(m)[at(0, 0, 1) + 63] = KIND_TAIL),
+  },
+];
+
+/** A chunk vanishes from the lists behind the allocator's back. */
+function loseChunk(p: Pool): void {
+  const { i, order } = aFreeFrame(p);
+  p.alloc.area.take(i, order);
+}
+
+describe('check', () => {
+  it('C0 C1 C2 C3 C4 C5 a sound machine has no violations, whatever was done to it', () => {
+    const { m, block } = world();
+    for (const b of [3, 0]) {
+      m.offline(block(b));
+      for (const level of [0, 1, 2, 3] as const) expect(m.check(level)).toEqual([]);
+    }
+  });
+
+  for (const { name, rule, level, break: damage } of BREAKS) {
+    it(`${rule} tells ${name}, from level ${level} on`, () => {
+      const w = world();
+      damage(w);
+      const rulesAt = (l: number): string[] => [...new Set(w.m.check(l as 0 | 1 | 2 | 3).map((v) => v.rule))];
+      expect(rulesAt(level), JSON.stringify(w.m.check(level).slice(0, 3))).toContain(rule);
+      for (let l = 0; l < level; l++) expect(rulesAt(l)).not.toContain(rule);
+    });
+  }
+
+  it('C2 tells a used frame in a block that is offline', () => {
+    const w = world();
+    expect(w.m.offline(w.block(3)).ok).toBe(true); // X stays: poisoned frames may
+    expect(w.m.check()).toEqual([]);
+    (w.m.holders.specs[w.holder('X')] as { class: string }) = {
+      ...w.m.holders.specs[w.holder('X')],
+      class: 'anonymous',
+    };
+    expect(w.m.check(2).map((v) => v.rule)).toContain('C2');
+  });
+
+  it('C2 names the frame and what is wrong with it; a million of one rule are cut to the first', () => {
+    const w = world();
+    const m = w.m;
+    m.poolOf.fill(-1);
+    const found = m.check(2).filter((v) => v.rule === 'C2');
+    expect(found.length).toBe(20);
+    expect(found[0].detail).toMatch(/frame \d+ is free in Node 0, zone DMA32, not its pool/);
+  });
+
+  it('C4 is not asked where contents are not modelled', () => {
+    const { m } = worldFrom('n0 Normal MM......', { contents: 'none' });
+    expect(m.check(3)).toEqual([]);
+  });
+});
