@@ -18,8 +18,7 @@
 /** Whose machine code an instance runs: a copy of its own, or the one that all share. */
 export type Code = 'own' | 'shared';
 
-// biome-ignore lint/suspicious/noExplicitAny: a constraint that any function meets; no value of this type is used
-type AnyFunction = (...args: any[]) => unknown;
+type AnyFunction = (...args: never[]) => unknown;
 
 /**
  * @returns for 'own' a function equal to `factory`, with code of its own; for 'shared', or where code from strings is
