@@ -20,6 +20,7 @@ describe('lab snapshot', () => {
   it('is told by its block table; a live root and an empty folder are none', () => {
     expect(isLabSnapshot(goldenFolder(FOLDER))).toBe(true);
     expect(isLabSnapshot(tree)).toBe(false);
+    expect(isLabSnapshot(treeFromFiles(new Map([['/memory/blocks.txt', '']])))).toBe(false);
     expect(isLabSnapshot(treeFromFiles(new Map()))).toBe(false);
   });
   it('files of /proc, /sys and the parameters are where a live machine has them', () => {

@@ -35,6 +35,11 @@ describe('meminfo', () => {
     const changed = new Map([['FileHugePages', { value: 123456, unit: 'kB', labelWidth: 15 } as const]]);
     expect(printMeminfo({ amounts: changed })).toBe('FileHugePages:   123456 kB\n');
   });
+  it('a squeezed copy says nothing about columns: it prints as the kernel would', () => {
+    const squeezed = parseMeminfo('MemTotal: 5 kB\n');
+    expect(squeezed).toEqual({ ok: true, value: { amounts: new Map([['MemTotal', { value: 5, unit: 'kB' }]]) } });
+    expect(squeezed.ok && printMeminfo(squeezed.value)).toBe('MemTotal:              5 kB\n');
+  });
   it('KF3 refuses a missing head, repeated names, mixed nodes and other lines', () => {
     expect(parsed('MemFree: 1 kB\n')).toBe(
       '/proc/meminfo, line 1: expected MemTotal first, found MemFree: the head is missing',

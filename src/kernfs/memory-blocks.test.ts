@@ -79,13 +79,13 @@ describe('memory blocks', () => {
     const files = {
       ...SIZE,
       'memory3/state': 'going-offline\n',
-      'memory3/node1': undefined,
-      'memory3/node0': undefined,
+      'memory3/node10': undefined,
+      'memory3/node2': undefined,
     };
     const tree = treeFromFiles(new Map(Object.entries(files).map(([name, text]) => [`${MEMORY_DIR}/${name}`, text])));
     expect(of(tree)).toEqual({
       blockSizeBytes: 2 ** 27,
-      blocks: [{ id: 3, state: 'going-offline', nodes: [0, 1] }],
+      blocks: [{ id: 3, state: 'going-offline', nodes: [2, 10] }],
     });
   });
   it('a word that a plain file kept is told as it is, not as a state of the kernel', () => {

@@ -47,6 +47,13 @@ describe('nodes', () => {
     expect(read({})).toEqual({ ok: true, value: { nodes: [] } });
     expect(read({ 'node2/cpulist': '\n' })).toEqual({ ok: true, value: { nodes: [{ id: 2, cpus: [], blocks: [] }] } });
   });
+  it('nodes and their blocks come sorted by number, not by name', () => {
+    const nodes = read({ 'node10/memory100': undefined, 'node10/memory20': undefined, 'node2/memory3': undefined });
+    expect(nodes.ok && nodes.value.nodes).toEqual([
+      { id: 2, blocks: [3] },
+      { id: 10, blocks: [20, 100] },
+    ]);
+  });
   it('KF3 each refusal names its file', () => {
     expect(refusal({ online: '0-x\n' })).toMatch(/node\/online, line 1: "0-x" is not a number/);
     expect(refusal({ possible: '0-1024\n' })).toBe(`${NODE_DIR}/possible, line 1: node numbers end at 1023`);

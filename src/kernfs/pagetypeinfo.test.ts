@@ -106,7 +106,13 @@ describe('pagetypeinfo', () => {
     expect(refusal(MADE.replace('Number of mixed blocks      Movable', 'Number of mixed blocks    Unmovable'))).toMatch(
       /the same migrate types/,
     );
-    expect(refusal(MADE.replace('>100000', '>   100'))).toMatch(/line 5: expected a zone, a type and 2 free counts/);
+    expect(refusal(MADE.replace(/(mixed[^]*)Normal/, '$1  DMA'))).toBe(
+      '/proc/pagetypeinfo, line 13: the zones with mixed blocks are not the zones above',
+    );
+    expect(refusal(MADE.replace('>100000', '  >1000'))).toMatch(/line 5: expected a zone, a type and 2 free counts/);
+    expect(refusal(HOST.replaceAll(/^Node( +)0(, zone {3}Normal)/gm, 'Node$11$2'))).toMatch(
+      /zone Normal of node 1 does not belong here$/,
+    );
     expect(refusal(HOST + HOST)).toMatch(/the part of node 0 comes after that of node 0/);
     expect(refusal(HOST + MADE)).toMatch(/the headers of this node differ/);
   });

@@ -49,7 +49,6 @@ export function linesOf(text: string, file: string): Result<readonly string[], K
 }
 
 const DECIMAL = /^(?:0|[1-9][0-9]{0,19})$/;
-const TWO_POW_63 = 2n ** 63n;
 const TWO_POW_64 = 2n ** 64n;
 
 /**
@@ -61,7 +60,7 @@ export function readCount(text: string): number | undefined {
   const n = Number(text);
   if (Number.isSafeInteger(n)) return n;
   const exact = BigInt(text);
-  if (exact < TWO_POW_63 || exact >= TWO_POW_64) return undefined;
+  if (exact >= TWO_POW_64) return undefined;
   const negative = Number(exact - TWO_POW_64);
   return Number.isSafeInteger(negative) ? negative : undefined;
 }

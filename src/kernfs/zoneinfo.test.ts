@@ -143,6 +143,10 @@ describe('zoneinfo', () => {
     expect(refusal(V618.replace(/( {8}min .*\n)( {8}low .*\n)/, '$2$1'))).toMatch(
       /the fields in their order \(low is out of it\)/,
     );
+    const perNode = / {2}per-node stats\n(?: {6}[a-z].*\n)+/.exec(V618)?.[0];
+    expect(refusal(V618.replace(/(Node 0, zone +DMA32\n)/, `$1${perNode}`))).toMatch(
+      /node 0 does not have its per-node stats under its first populated zone$/,
+    );
     expect(refusal(V618 + V618)).toMatch(/zone DMA of node 0 does not belong here$/);
     expect(refusal(V61.replace(/Node 1, zone {3}Device\n(?: .*\n)+/, ''))).toMatch(
       /node 1 has the zones DMA DMA32 Normal Movable, the nodes before it have DMA DMA32 Normal Movable Device$/,

@@ -239,7 +239,6 @@ function parseZone(cursor: Cursor): Result<ZoneinfoZone, KernfsProblem> {
   const hasMore = cursor.line !== undefined && !HEAD.test(cursor.line);
   if (!hasMore) {
     if (head.present !== 0) return cursor.expected(`the counters of ${sayZone(label)}, which has present pages`);
-    if (perNodeStats !== undefined) return cursor.expected('the counters of a zone that has per-node stats');
     return ok({ ...head, stats: [], pagesets: [] });
   }
 
