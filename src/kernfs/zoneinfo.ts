@@ -222,7 +222,9 @@ function parseZone(cursor: Cursor): Result<ZoneinfoZone, KernfsProblem> {
   const inOrder = FIELD_ORDER.filter((name) => fields.has(name));
   const found = rows.value.map(([name]) => name).filter((name) => inOrder.some((known) => known === name));
   const misplaced = found.find((name, i) => name !== inOrder[i]);
-  if (misplaced !== undefined) return cursor.expected(`the fields in their order (${misplaced} is out of it)`);
+  if (misplaced !== undefined) {
+    return problem(cursor.file, cursor.lineNumber, `${misplaced} is out of order among the fields above this line`);
+  }
   const reserves = cursor
     .take(PROTECTION)?.[1]
     .split(',')
