@@ -271,6 +271,29 @@ describe('counters', () => {
   });
 });
 
+describe('copyFrom', () => {
+  it('a copy has the rings, the counters, the limits and the selected CPU, and lives its own life', () => {
+    const p = pool(4096, { cpus: 2 });
+    p.useCpu(1);
+    for (let k = 0; k < 7; k++) p.alloc(0, M);
+    p.isolate(3000);
+    p.setPcp({ batch: 2, high: 3 });
+    const copy = createPageAlloc(createFreeArea(4096, 'address', 'shared'), {
+      cpus: 2,
+      batch: 4,
+      high: 8,
+      code: 'shared',
+    });
+    copy.copyFrom(p);
+    expect(ringOf(copy, 1, M)).toEqual([7]);
+    expect([copy.nrFree(), copy.nrIsolated(), copy.pcpPages()]).toEqual([p.nrFree(), p.nrIsolated(), p.pcpPages()]);
+    expect([copy.alloc(0, M), copy.alloc(0, M)]).toEqual([7, 8]);
+    expect(ringOf(copy, 1, M)).toEqual([9]);
+    expect(ringOf(p, 1, M)).toEqual([7]);
+    expect([...copy.check(), ...p.check()]).toEqual([]);
+  });
+});
+
 /** Random use of everything, against a ledger of who has each page. */
 function storm(seed: number, placement: Placement, events: number): string {
   const rng = new Prng(seed);
