@@ -30,7 +30,7 @@ const decide = (area: FreeArea, order: number, mt: number, policy: FallbackPolic
 };
 
 describe('the table', () => {
-  it('Unmovable raids Reclaimable then Movable; Movable Reclaimable then Unmovable; Reclaimable Unmovable then Movable', () => {
+  it('U raids R then M, M raids R then U, R raids U then M', () => {
     expect(FALLBACKS).toEqual([
       [R, M],
       [R, U],

@@ -38,14 +38,14 @@ const HALF_PAGEBLOCK = PAGEBLOCK_PAGES >> 1; // 256
 export type FallbackPolicy = {
   /**
    * Used pages that look movable (on the LRU, or with movable operations) in the pageblock at `start`, 0..512 - free.
-   * Left out: used pages are taken to be of their pageblock's type, so all of a Movable pageblock's and none of others'.
+   * Left out: used pages are taken to be of their pageblock's type: all of a Movable pageblock's, none of others'.
    */
   readonly movableIn?: ((start: number) => number) | undefined;
   /** False for a pageblock that reaches out of the pool: it cannot be claimed. Left out: none does. */
   readonly spans?: ((start: number) => boolean) | undefined;
   /** Before each try to claim less than a pageblock: the moment at which Linux boosts the watermark (spec 2.6). */
   readonly onClaimTry?: ((start: number) => void) | undefined;
-  /** False where memory is too small for grouping by mobility (spec 2.2): then every claim is permitted. Default true. */
+  /** False where memory is too small for grouping (spec 2.2): then every claim is permitted. Default true. */
   readonly grouping?: boolean | undefined;
 };
 

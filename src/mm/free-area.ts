@@ -34,7 +34,7 @@ export interface FreeArea {
   alloc(order: number, mt: number): number;
   /** Up to `count` single frames of the type's own lists into ring[(at + k) & mask]. @returns how many. */
   allocBulk(mt: number, ring: Int32Array, at: number, mask: number, count: number): number;
-  /** Frees 2^order frames at i (aligned). `tail` puts them behind the others where the placement has an order (lifo). */
+  /** Frees 2^order frames at i (aligned). `tail` puts them behind the others where a list has an order (lifo). */
   free(i: number, order: number, tail?: boolean): void;
 
   /** Bit o is set when the list (o, mt) has a page. */
@@ -51,7 +51,10 @@ export interface FreeArea {
   /** FA4 for the pageblock that holds frame i. @returns free pages that changed lists. */
   setPageblockType(i: number, mt: number): number;
 
-  /** Declares [start, end), 1024-aligned, never seen before, to be all free chunks of order 10 of type Movable. Lazy: O(1) or O(sections). */
+  /**
+   * Declares [start, end), 1024-aligned and with no free page in it, to be all free chunks of order 10 of type Movable.
+   * Lazy: one bit a chunk, and the same lists as if each had been freed to the tail in ascending order.
+   */
   online(start: number, end: number): void;
 
   /** Order of the free chunk that begins at i, else -1. */
