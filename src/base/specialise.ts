@@ -2,8 +2,8 @@
 //
 // V8 folds a closure's `const` slots (the base address and length of a typed array, a size, another function) into the
 // code it makes, but only while every inner function has been instantiated once. Two areas made by one factory share
-// their code, and lose it: measured 1.25 to 2 times slower (bench/README.md). So a long-lived area gets its own copy
-// of the factory's source, compiled once, and short-lived ones (forks of a machine) share the original.
+// their code, and lose it: up to a fifth slower (bench/README.md, row dimmer-shared). So a long-lived area gets its own
+// copy of the factory's source, compiled once, and short-lived ones (forks of a machine) share the original.
 //
 //   'own'     compile a copy: about a millisecond, then the fastest code; for the pools of a long-lived machine
 //   'shared'  the factory itself: no compilation; for forks, tests, and wherever many instances come and go
