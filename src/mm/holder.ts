@@ -8,7 +8,8 @@
 //        frame  <──frame table───  slot                                        (where is the holder's index k)
 //
 //   table    row      column   width   meaning
-//   slots    slot     frame    Int32   PageIndex of the member's head; < 0: free, -(next free slot + 2), -1 ends
+//   slots    slot     frame    Int32   PageIndex of the member's head; < 0: free, ~(next free slot) - 1; -1 ends
+//                                      (that is -(next + 2), without a negation that could yield -0)
 //   runs     slot>>6  holder   Int32   owner of the 64 slots
 //                     base     Int32   first index of the run, divided by 64
 //                     next     Int32   next run of the holder, -1 none
@@ -52,6 +53,8 @@ export class Holders {
   specs: HolderSpec[] = [];
   /** Index into PAGE_CLASSES. */
   classIndex = new Int32Array(16);
+  /** Node that its allocations prefer; -1 = none. */
+  node = new Int32Array(16);
   /** Allocations held, and their frames. */
   members = new Int32Array(16);
   pages = new Int32Array(16);
@@ -65,12 +68,14 @@ export class Holders {
   #runNext = new Int32Array(64);
 
   #tables: Int32Array[] = [];
-  #tableMine: boolean[] = [];
+  /** 1 = this machine may write the table. */
+  #tableMine = new Uint8Array(64);
 
   /** A new holder with nothing. Cost O(1) amortised. */
   add(spec: HolderSpec): HolderId {
     const h = this.length++;
     this.classIndex = grow(this.classIndex, this.length);
+    this.node = grow(this.node, this.length);
     this.members = grow(this.members, this.length);
     this.pages = grow(this.pages, this.length);
     this.#freeSlot = grow(this.#freeSlot, this.length);
@@ -80,6 +85,7 @@ export class Holders {
     const classIndex = PAGE_CLASSES.indexOf(spec.class);
     assert(classIndex >= 0, 'unknown page class', { class: spec.class });
     this.classIndex[h] = classIndex;
+    this.node[h] = spec.node;
     this.#freeSlot[h] = -1;
     this.#firstRun[h] = -1;
     this.#lastRun[h] = -1;
@@ -91,9 +97,9 @@ export class Holders {
     let slot = this.#freeSlot[h] as number;
     if (slot < 0) slot = this.#addRun(h);
     const t = slot >>> TABLE_SHIFT;
-    if (this.#tableMine[t] === false) this.#ownTable(t);
+    if (this.#tableMine[t] === 0) this.#ownTable(t);
     const table = this.#tables[t] as Int32Array;
-    this.#freeSlot[h] = -(table[slot & TABLE_MASK] as number) - 2;
+    this.#freeSlot[h] = ~(table[slot & TABLE_MASK] as number) - 1;
     table[slot & TABLE_MASK] = frame;
     this.members[h] = (this.members[h] as number) + 1;
     this.pages[h] = (this.pages[h] as number) + pages;
@@ -104,8 +110,8 @@ export class Holders {
   detach(slot: number, pages: number): number {
     const h = this.#runHolder[slot >>> RUN_SHIFT] as number;
     const t = slot >>> TABLE_SHIFT;
-    if (this.#tableMine[t] === false) this.#ownTable(t);
-    (this.#tables[t] as Int32Array)[slot & TABLE_MASK] = -(this.#freeSlot[h] as number) - 2;
+    if (this.#tableMine[t] === 0) this.#ownTable(t);
+    (this.#tables[t] as Int32Array)[slot & TABLE_MASK] = ~(this.#freeSlot[h] as number) - 1;
     this.#freeSlot[h] = slot;
     this.members[h] = (this.members[h] as number) - 1;
     this.pages[h] = (this.pages[h] as number) - pages;
@@ -115,7 +121,7 @@ export class Holders {
   /** The member moved: its head is `frame` now (the holder's "page table entry"). */
   move(slot: number, frame: number): void {
     const t = slot >>> TABLE_SHIFT;
-    if (this.#tableMine[t] === false) this.#ownTable(t);
+    if (this.#tableMine[t] === 0) this.#ownTable(t);
     (this.#tables[t] as Int32Array)[slot & TABLE_MASK] = frame;
   }
 
@@ -178,9 +184,14 @@ export class Holders {
     const t = slot0 >>> TABLE_SHIFT;
     if (t === this.#tables.length) {
       this.#tables.push(new Int32Array(TABLE_SLOTS));
-      this.#tableMine.push(true);
+      if (t >= this.#tableMine.length) {
+        const mine = new Uint8Array(2 * t);
+        mine.set(this.#tableMine);
+        this.#tableMine = mine;
+      }
+      this.#tableMine[t] = 1;
     }
-    if (this.#tableMine[t] === false) this.#ownTable(t);
+    if (this.#tableMine[t] === 0) this.#ownTable(t);
     const table = this.#tables[t] as Int32Array;
     const head = this.#freeSlot[h] as number;
     for (let k = 0; k < RUN_SLOTS; k++) {
@@ -193,15 +204,16 @@ export class Holders {
 
   #ownTable(t: number): void {
     this.#tables[t] = (this.#tables[t] as Int32Array).slice();
-    this.#tableMine[t] = true;
+    this.#tableMine[t] = 1;
   }
 
   /** Becomes equal to `other`; slot tables are shared until one of the two writes. Cost O(holders + runs). */
   share(other: Holders): void {
-    other.#tableMine.fill(false);
+    other.#tableMine.fill(0);
     this.length = other.length;
     this.specs = other.specs.slice();
     this.classIndex = other.classIndex.slice();
+    this.node = other.node.slice();
     this.members = other.members.slice();
     this.pages = other.pages.slice();
     this.#freeSlot = other.#freeSlot.slice();
@@ -217,7 +229,7 @@ export class Holders {
 
   /** Bytes of tables, shared ones included. */
   bytes(): number {
-    return this.#tables.length * TABLE_SLOTS * 4 + 3 * this.#runHolder.byteLength + 6 * this.classIndex.byteLength;
+    return this.#tables.length * TABLE_SLOTS * 4 + 3 * this.#runHolder.byteLength + 7 * this.classIndex.byteLength;
   }
 
   /** H2 and H3 for every holder, against a recount. @param pagesOf frames of the member whose head is given. */

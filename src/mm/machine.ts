@@ -425,10 +425,14 @@ export class Machine {
   #take(holder: HolderId, order: number, options: AllocOptions | undefined): number {
     const classIndex = this.holders.classIndex[holder] as number;
     const mt = this.#migratetype[classIndex] as number;
-    let node = options?.node ?? (this.holders.specs[holder] as HolderSpec).node;
-    if (node < 0) node = this.#nodes[0] as number;
-    const top = options?.topZone ?? (this.#topZone[classIndex] as ZoneIndex);
-    const index = this.takeFrames(this.zonelist(node as NodeId, top), order, mt, top);
+    let top = this.#topZone[classIndex] as ZoneIndex;
+    let node = this.holders.node[holder] as number;
+    if (options !== undefined) {
+      node = options.node ?? node;
+      top = options.topZone ?? top;
+    }
+    const list = node < 0 ? (this.#zonelists[top] as Int32Array) : this.zonelist(node as NodeId, top);
+    const index = this.takeFrames(list, order, mt, top);
     if (index < 0) {
       this.vmstat.pgalloc_fail++;
       const free = this.pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
@@ -441,12 +445,11 @@ export class Machine {
   /** Frames from the first pool of the list that has them above a watermark. @returns PageIndex, or -1. */
   takeFrames(list: Int32Array, order: number, mt: number, top: number): number {
     const need = (1 << order) - 1;
-    for (let pass = 0; pass < 2; pass++) {
+    for (let pass = 0; pass < 8; pass += 4) {
       for (let k = 0; k < list.length; k++) {
         const pool = this.pools[list[k] as number] as Pool;
-        const w = pool.watermarks;
-        const mark = (pass === 0 ? w.low : w.min) + (w.reserve[top] as number);
-        if (pool.alloc.nrFree() - need <= mark) continue;
+        if (pool.managed === 0) continue; // Linux: a zone without pages is in no zonelist
+        if (pool.alloc.nrFree() - need <= (pool.marks[pass + top] as number)) continue;
         const i = pool.alloc.alloc(order, mt);
         if (i >= 0) return i + pool.base;
       }

@@ -50,7 +50,12 @@ export class Pool {
   endPfn: Pfn = toPfn(0);
   present = 0;
   managed = 0;
-  watermarks: Watermarks = NO_WATERMARKS;
+  /**
+   * What must stay free, by pass and by the request's highest zone: [top] low plus reserve, [4 + top] min plus reserve.
+   * Copied from `watermarks`, so that an allocation reads one number.
+   */
+  readonly marks = new Float64Array(8).fill(Number.NEGATIVE_INFINITY);
+  #watermarks: Watermarks = NO_WATERMARKS;
 
   constructor(
     id: number,
@@ -71,6 +76,18 @@ export class Pool {
   /** End minus start of the frames in the pool, holes included. */
   get spanned(): number {
     return this.endPfn - this.startPfn;
+  }
+
+  get watermarks(): Watermarks {
+    return this.#watermarks;
+  }
+
+  set watermarks(w: Watermarks) {
+    this.#watermarks = w;
+    for (let top = 0; top < 4; top++) {
+      this.marks[top] = w.low + (w.reserve[top] as number);
+      this.marks[4 + top] = w.min + (w.reserve[top] as number);
+    }
   }
 
   get pages(): number {

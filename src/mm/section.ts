@@ -36,12 +36,16 @@ export const TAG_BITS = 11;
 
 /** No slot: the frame's section is not present. */
 const NO_SLOT = -1;
+/** Frames below 8 TiB: integer arithmetic on 31 bits. */
+const MAX_SMALL_PFN = 2 ** 31 - 1;
 
 export class Sections {
   /** Slots in use. */
   length = 0;
   /** Section number of each slot. */
   number: Float64Array;
+  /** Frame number minus index, for each slot. */
+  shift: Float64Array;
   owner: (Int32Array | undefined)[] = [];
   meta: (Uint16Array | undefined)[] = [];
   mine: Uint8Array;
@@ -50,6 +54,7 @@ export class Sections {
 
   constructor(sections: number) {
     this.number = new Float64Array(Math.max(16, sections));
+    this.shift = new Float64Array(this.number.length);
     this.mine = new Uint8Array(this.number.length);
     this.#slot = new Int32Array(64);
   }
@@ -72,12 +77,16 @@ export class Sections {
       const number2 = new Float64Array(2 * this.length);
       number2.set(this.number);
       this.number = number2;
+      const shift2 = new Float64Array(2 * this.length);
+      shift2.set(this.shift);
+      this.shift = shift2;
       const mine2 = new Uint8Array(2 * this.length);
       mine2.set(this.mine);
       this.mine = mine2;
     }
     const slot = this.length++;
     this.number[slot] = number;
+    this.shift[slot] = (number - slot) * PAGES_PER_SECTION;
     this.#slot[number] = slot + 1;
     this.owner.push(undefined);
     this.meta.push(undefined);
@@ -91,6 +100,11 @@ export class Sections {
 
   /** Index of a frame; -1 where its section is not present. */
   indexOf(pfn: Pfn): PageIndex | -1 {
+    if (pfn <= MAX_SMALL_PFN) {
+      const n = pfn >>> SECTION_ORDER;
+      const slot1 = n < this.#slot.length ? (this.#slot[n] as number) : 0;
+      return slot1 === 0 ? -1 : toPageIndex(((slot1 - 1) << SECTION_ORDER) | (pfn & (PAGES_PER_SECTION - 1)));
+    }
     const number = Math.floor(pfn / PAGES_PER_SECTION);
     const slot = this.slotOf(number);
     if (slot === NO_SLOT) return -1;
@@ -98,9 +112,7 @@ export class Sections {
   }
 
   pfnOf(index: number): Pfn {
-    return toPfn(
-      (this.number[index >>> SECTION_ORDER] as number) * PAGES_PER_SECTION + (index & (PAGES_PER_SECTION - 1)),
-    );
+    return toPfn((this.shift[index >>> SECTION_ORDER] as number) + index);
   }
 
   /** A frame's meta word; 0 where its section has no columns. */
@@ -134,6 +146,7 @@ export class Sections {
     other.mine.fill(0, 0, other.length);
     this.length = other.length;
     this.number = other.number.slice();
+    this.shift = other.shift.slice();
     this.#slot = other.#slot.slice();
     this.mine = new Uint8Array(this.number.length);
     this.owner = other.owner.slice();
@@ -158,7 +171,7 @@ export class Sections {
 
   /** Bytes of tables, shared columns included. */
   bytes(): number {
-    let n = this.number.byteLength + this.mine.byteLength + this.#slot.byteLength;
+    let n = 2 * this.number.byteLength + this.mine.byteLength + this.#slot.byteLength;
     for (let s = 0; s < this.length; s++) {
       n += (this.owner[s]?.byteLength ?? 0) + (this.meta[s]?.byteLength ?? 0);
     }
