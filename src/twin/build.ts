@@ -250,13 +250,18 @@ function placeUnflagged(
     const all = left.reduce((n, s) => n + s.endPfn - s.startPfn, 0);
 
     // A whole pageblock without flags is a large kernel allocation, or an order-9 page on a per-CPU list. It is called
-    // kernel memory only if the unflagged frames beyond the lists' length could be all of them; never in Movable.
+    // kernel memory only if the unflagged frames beyond the lists' length could be all of them; never in Movable. Even
+    // then, pageblocks that stand alone go to the lists first, as many as could fit: huge pages are freed here and
+    // there, while a memory map comes in rows (2 MiB for each 128 MiB that were added).
     const wholePages = left.reduce((n, s) => n + wholePageblocks(s) * PAGEBLOCK_PAGES, 0);
     const wholeIsKernel = pool.name !== 'Movable' && wholePages <= all - onLists;
+    let hugeOnLists = z === undefined ? 0 : z.pagesets.reduce((n, s) => n + Math.floor(s.count / PAGEBLOCK_PAGES), 0);
     let onListsLeft = onLists;
     for (const s of left) {
+      const alone = wholeIsKernel && wholePageblocks(s) === 1 && hugeOnLists > 0;
+      if (alone) hugeOnLists--;
       for (let pfn = s.startPfn; pfn < s.endPfn; ) {
-        const isWhole = wholeIsKernel && pfn % PAGEBLOCK_PAGES === 0 && pfn + PAGEBLOCK_PAGES <= s.endPfn;
+        const isWhole = wholeIsKernel && !alone && pfn % PAGEBLOCK_PAGES === 0 && pfn + PAGEBLOCK_PAGES <= s.endPfn;
         if (isWhole) {
           m.place(whole, toPfn(pfn), toPfn(pfn + PAGEBLOCK_PAGES));
           placer.tallyOf(pfn).unflaggedWhole += PAGEBLOCK_PAGES;

@@ -27,10 +27,13 @@ import {
   PAGE_CLASSES,
   PAGEBLOCK_PAGES,
   type Pfn,
+  type Pool,
   toBlockId,
   toHolderId,
   toPfn,
 } from '#mm/index';
+import { offlineTargets } from '#mm/migrate';
+import { ZONE_MOVABLE, ZONE_NORMAL } from '#mm/page-class';
 import { HOLDER_CLEAN, HOLDER_DEFERRED, HOLDER_PCP, HOLDER_UNFLAGGED, HOLDER_WHOLE } from './build.ts';
 import { offlineCost } from './cost.ts';
 import type { Figure, Provenance } from './provenance.ts';
@@ -200,7 +203,7 @@ export class Judge {
     if (work.refusal?.reason === 'no-target') {
       // Linux would make room: the migration target is allocated with direct reclaim, which drops clean page cache.
       const again = this.#freshFork(twin.machine);
-      reclaimed = reclaimCleanCache(again, id, framesIn(work.refusal.blockers) * 2);
+      reclaimed = reclaimCleanCache(again, id, pages + hugePages * PAGEBLOCK_PAGES);
       if (reclaimed > 0) work = runOffline(again, id);
     }
     const cost = {
@@ -355,16 +358,26 @@ export function runOffline(fork: Machine, id: BlockId): OfflineWork {
   return work;
 }
 
-/** On the fork: frees up to `pages` of clean page cache outside of the block. @returns how many were freed. */
+/**
+ * On the fork: direct reclaim, as far as it is certain. Frees clean page cache in the pools where the block's pages may
+ * go, until `pages` more frames would fit above the low watermarks there. @returns how many were freed.
+ */
 function reclaimCleanCache(fork: Machine, id: BlockId, pages: number): number {
   const block = fork.block(id);
+  if (block?.pool === undefined) return 0;
+  const targets = new Set([...offlineTargets(fork, block.pool)].map((k) => fork.pools[k]));
+  let wanted = pages;
+  for (const p of targets) {
+    const mark = p.watermarks.low + p.watermarks.reserve[block.pool.name === 'Movable' ? ZONE_MOVABLE : ZONE_NORMAL];
+    if (mark < p.managed) wanted += Math.max(0, mark + 1 - p.alloc.nrFree()); // ZONE_DMA is out of reach as a rule
+  }
   const heads: Pfn[] = [];
   let found = 0;
   fork.holders.specs.forEach((spec, h) => {
     if (!spec.name.startsWith(HOLDER_CLEAN)) return;
     fork.forEachFrameOf(toHolderId(h), (head, order) => {
-      const inside = block !== undefined && head >= block.startPfn && head < block.endPfn;
-      if (inside || found >= pages) return;
+      if (found >= wanted || (head >= block.startPfn && head < block.endPfn)) return;
+      if (!targets.has(fork.poolAt(fork.sections.indexOf(head)) as Pool)) return; // used frames lie in a pool
       heads.push(head);
       found += 1 << order;
     });
