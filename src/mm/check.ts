@@ -61,8 +61,8 @@ function checkMaps(m: Machine, v: Violations): void {
   const { sections, blocks, poolOf } = m;
   for (let s = 0; s < sections.length; s++) {
     if (sections.slotOf(sections.number[s]) !== s) v.add('C5', `S1 slot ${s} says section ${sections.number[s]}`);
-    if ((sections.owner[s] === undefined) !== (sections.meta[s] === undefined)) {
-      v.add('C5', `S2 section ${sections.number[s]} has one of its two frame columns`);
+    if (sections.shift[s] !== (sections.number[s] - s) * PAGES_PER_SECTION) {
+      v.add('C5', `S2 slot ${s} of section ${sections.number[s]} is shifted by ${sections.shift[s]} frames`);
     }
   }
   for (let row = 0; row < blocks.length; row++) {
@@ -126,17 +126,16 @@ function checkFrames(m: Machine, v: Violations): void {
   }
   const vmemmap = vmemmapFrames(m);
   for (let s = 0; s < sections.length; s++) {
-    const meta = sections.meta[s];
     const first = s * PAGES_PER_SECTION;
     for (let i = first; i < first + PAGES_PER_SECTION; ) {
       const pool = m.poolOf[i >>> PAGEBLOCK_ORDER] as number;
-      const kind = meta === undefined ? KIND_NONE : (meta[i - first] as number) & KIND_MASK;
+      const kind = sections.metaAt(i) & KIND_MASK;
       const run = kind >= KIND_HEAD0 && kind < KIND_TAIL ? 1 << (kind - KIND_HEAD0) : 1;
       if (kind === KIND_TAIL) v.add('C2', `frame ${sections.pfnOf(i)} is a tail without a head before it`);
       for (let k = i; k < i + run; k++) {
         const st = state[k] as number;
         if (k > i) {
-          const tail = ((meta as Uint16Array)[k - first] as number) & KIND_MASK;
+          const tail = sections.metaAt(k) & KIND_MASK;
           if (tail !== KIND_TAIL) v.add('C2', `frame ${sections.pfnOf(k)} should be a tail, is ${tail}`);
         }
         if (pool >= 0 && kind !== KIND_ABSENT) present[pool]++;
@@ -220,11 +219,10 @@ function checkHolders(m: Machine, v: Violations, tagged: boolean): void {
   }
   let heads = 0;
   for (let s = 0; s < sections.length; s++) {
-    const meta = sections.meta[s];
-    if (meta === undefined) continue;
+    if (sections.rows[s] === undefined) continue;
     let want = 0;
     for (let k = 0; k < PAGES_PER_SECTION; k++) {
-      const word = meta[k] as number;
+      const word = sections.metaAt(s * PAGES_PER_SECTION + k);
       const kind = word & KIND_MASK;
       if (kind === KIND_NONE || kind === KIND_ABSENT) continue;
       if (kind !== KIND_TAIL) {

@@ -24,7 +24,6 @@ import {
   PAGEBLOCK_PAGES,
   PAGEBLOCKS_PER_SECTION,
   PAGES_PER_SECTION,
-  SECTION_ORDER,
 } from './geometry.ts';
 import { type HolderSpec, Holders } from './holder.ts';
 import { DMA_END, DMA32_END, type MachineSpec, type ZonedRange, zonesOf } from './machine-spec.ts';
@@ -272,9 +271,7 @@ export class Machine {
     const hole = (start: number, end: number): void => {
       for (let pfn = start; pfn < end; pfn++) {
         const index = this.sections.indexOf(toPfn(pfn));
-        const slot = index >>> SECTION_ORDER;
-        if (!this.sections.writable(slot)) this.sections.own(slot);
-        (this.sections.meta[slot] as Uint16Array)[index & OFFSET_MASK] = KIND_ABSENT;
+        this.sections.setMeta(index, KIND_ABSENT);
       }
     };
     let at = 0;
@@ -460,7 +457,7 @@ export class Machine {
   /** Writes the frame columns of a new allocation. */
   occupy(holder: number, index: number, order: number): void {
     const slot = this.holders.attach(holder, index, 1 << order);
-    this.#mark(index, order, slot, 0);
+    this.sections.occupy(index, order, slot, this.#tagged ? tagOf(slot) << TAG_SHIFT : 0);
   }
 
   /** An allocation becomes 2^order allocations of one frame, in place, with its contents. Used by migrate.ts only. */
@@ -469,42 +466,20 @@ export class Machine {
     for (let i = head; i < head + (1 << order); i++) this.occupy(holder, i, 0);
   }
 
-  #mark(index: number, order: number, slot: number, flags: number): void {
-    const { sections } = this;
-    const s = index >>> SECTION_ORDER;
-    if (sections.mine[s] === 0 || sections.meta[s] === undefined) sections.own(s);
-    const off = index & OFFSET_MASK;
-    const meta = sections.meta[s] as Uint16Array;
-    const tag = this.#tagged ? tagOf(slot) << TAG_SHIFT : 0;
-    (sections.owner[s] as Int32Array)[off] = slot + 1;
-    meta[off] = (KIND_HEAD0 + order) | flags | tag;
-    if (order > 0) meta.fill(KIND_TAIL | tag, off + 1, off + (1 << order));
-  }
-
   #unmark(index: number, order: number): void {
-    const { sections } = this;
-    const s = index >>> SECTION_ORDER;
-    if (sections.mine[s] === 0) sections.own(s);
-    const off = index & OFFSET_MASK;
-    const meta = sections.meta[s] as Uint16Array;
-    (sections.owner[s] as Int32Array)[off] = 0;
-    meta[off] = 0;
-    if (order > 0) meta.fill(0, off, off + (1 << order));
+    this.sections.vacate(index, order);
     if (this.#bytes !== undefined) for (let i = index; i < index + (1 << order); i++) this.#bytes.delete(i);
   }
 
   /** Returns an allocation: `pfn` is the frame that alloc gave. A frame that is no head throws. */
   free(pfn: Pfn): void {
     const index = this.sections.indexOf(pfn);
-    const s = index >>> SECTION_ORDER;
-    const meta = index < 0 ? undefined : this.sections.meta[s];
-    const kind = meta === undefined ? KIND_NONE : (meta[index & OFFSET_MASK] as number) & KIND_MASK;
+    const kind = index < 0 ? KIND_NONE : this.sections.metaAt(index) & KIND_MASK;
     if (kind === KIND_NONE || kind >= KIND_TAIL) assert(false, 'free of a frame that is no allocation', { pfn, kind });
     const order = kind - KIND_HEAD0;
     const pool = this.poolAt(index);
     if (pool === undefined) assert(false, 'free of a frame that is offline', { pfn }); // Linux: unpoison gives EIO
-    const slot = ((this.sections.owner[s] as Int32Array)[index & OFFSET_MASK] as number) - 1;
-    const holder = this.holders.detach(slot, 1 << order);
+    const holder = this.holders.detach(this.sections.ownerAt(index), 1 << order);
     this.#unmark(index, order);
     // Linux: free_reserved_page(), adjust_managed_page_count().
     if (this.#unmanaged[this.holders.classIndex[holder] as number] === 1) pool.managed += 1 << order;
@@ -547,11 +522,7 @@ export class Machine {
     const index = this.sections.indexOf(pfn);
     const a = index < 0 ? undefined : this.sections.allocationAt(index);
     assert(a !== undefined, 'pin of a frame that is not allocated', { pfn });
-    const s = a.head >>> SECTION_ORDER;
-    if (!this.sections.writable(s)) this.sections.own(s);
-    const meta = this.sections.meta[s] as Uint16Array;
-    const off = a.head & OFFSET_MASK;
-    meta[off] = ((meta[off] as number) & ~META_PINNED) | bit;
+    this.sections.setMeta(a.head, (this.sections.metaAt(a.head) & ~META_PINNED) | bit);
   }
 
   /** With contents 'bytes': writes into a used frame. */
@@ -584,15 +555,7 @@ export class Machine {
   relocate(from: number, to: number, order: number): void {
     const { sections } = this;
     const slot = sections.ownerAt(from);
-    const s = to >>> SECTION_ORDER;
-    if (!sections.writable(s)) sections.own(s);
-    const source = sections.meta[from >>> SECTION_ORDER] as Uint16Array;
-    const meta = sections.meta[s] as Uint16Array;
-    const a = from & OFFSET_MASK;
-    const b = to & OFFSET_MASK;
-    // Copy: head, tails and tags together, so that a page that was not copied shows in check().
-    for (let k = 0; k < 1 << order; k++) meta[b + k] = source[a + k] as number;
-    (sections.owner[s] as Int32Array)[b] = slot + 1;
+    sections.copy(from, to, order);
     if (this.#bytes !== undefined) {
       for (let k = 0; k < 1 << order; k++) {
         const page = this.#bytes.get(from + k);
@@ -792,14 +755,13 @@ export class Machine {
     const { sections } = this;
     for (let s = 0; s < sections.length; s++) {
       eat(sections.number[s] as number);
-      const owner = sections.owner[s];
-      const meta = sections.meta[s];
-      if (owner === undefined || meta === undefined) continue;
-      for (let k = 0; k < PAGES_PER_SECTION; k++) {
-        if (meta[k] === 0) continue; // a column of zeros says the same as no column
+      const first = s * PAGES_PER_SECTION;
+      if (sections.rows[s] === undefined) continue;
+      for (let k = first; k < first + PAGES_PER_SECTION; k++) {
+        if (sections.metaAt(k) === 0) continue; // rows of zeros say the same as no rows
         eat(k);
-        eat(owner[k] as number);
-        eat(meta[k] as number);
+        eat(sections.ownerAt(k));
+        eat(sections.metaAt(k));
       }
     }
     for (const p of this.pools) {

@@ -1,24 +1,23 @@
 // Sections and the frame columns: which frames exist, and what is known about each used one.
 //
 // Present sections get dense slots, so that holes cost nothing and table indexes stay below 2^31 while frame numbers
-// may reach 2^40. A section's frame columns are made when the first of its frames gets a story; an idle section has
-// none. Forks share columns and copy one section's when they first write to it (copy on write).
+// may reach 2^40. A section's rows are made when the first of its frames gets a story; an idle section has none. Forks share rows and copy one section's when they first write to it (copy on write).
 //
 //   PageIndex   slot << 15 | offset in section
 //
-//   per section                                          per frame of a section that has columns (6 bytes)
-//   column   width    meaning                            column  width   meaning
-//   number   Float64  section number, pfn >> 15          slot    Int32   holder slot + 1 of a head; 0 = none
-//   owner[]  Int32[]  frame column, or undefined         meta    Uint16  see below
-//   meta[]   Uint16[] frame column, or undefined
-//   mine     Uint8    1 = this machine may write them
+//   per section                                          per frame of a section that has rows (6 bytes, in one place:
+//   column   width    meaning                            a free reads all three, and memory is what it waits for)
+//   number   Float64  section number, pfn >> 15          offset  width   meaning
+//   shift    Float64  frame number minus index           3k      Uint16  meta, see below
+//   rows[]   Uint16[] its frames, or undefined           3k + 1  Uint16  holder slot + 1 of a head, low half; 0 = none
+//   mine     Uint8    1 = this machine may write them    3k + 2  Uint16  high half
 //
 //   meta   15 .............. 5   4       3 ....... 0
 //          contents tag          pinned  kind: 0 nothing known (free, or not online)
 //                                              1..11 head of an allocation of order kind - 1
 //                                              12 tail of an allocation   13 absent: a hole
 //
-// Invariants: S1 number[slot] is unique and slotOf inverts it; S2 owner and meta exist together; S3 a head's 2^order
+// Invariants: S1 number[slot] is unique and slotOf inverts it; S2 shift = (number - slot) * 32768; S3 a head's 2^order
 // frames lie in one section and all others of them are tails; S4 shared columns are never written.
 
 import { assert } from '#base/assert';
@@ -34,6 +33,10 @@ export const META_PINNED = 0x10;
 export const TAG_SHIFT = 5;
 export const TAG_BITS = 11;
 
+/** Words of a frame's row. */
+export const ROW = 3;
+const OFFSET_MASK = PAGES_PER_SECTION - 1;
+
 /** No slot: the frame's section is not present. */
 const NO_SLOT = -1;
 /** Frames below 8 TiB: integer arithmetic on 31 bits. */
@@ -46,8 +49,7 @@ export class Sections {
   number: Float64Array;
   /** Frame number minus index, for each slot. */
   shift: Float64Array;
-  owner: (Int32Array | undefined)[] = [];
-  meta: (Uint16Array | undefined)[] = [];
+  rows: (Uint16Array | undefined)[] = [];
   mine: Uint8Array;
   /** Slot of each section number below the highest present one, plus one; 0 = absent. */
   #slot: Int32Array;
@@ -88,8 +90,7 @@ export class Sections {
     this.number[slot] = number;
     this.shift[slot] = (number - slot) * PAGES_PER_SECTION;
     this.#slot[number] = slot + 1;
-    this.owner.push(undefined);
-    this.meta.push(undefined);
+    this.rows.push(undefined);
     this.mine[slot] = 1;
     return slot;
   }
@@ -115,30 +116,66 @@ export class Sections {
     return toPfn((this.shift[index >>> SECTION_ORDER] as number) + index);
   }
 
-  /** A frame's meta word; 0 where its section has no columns. */
+  /** A frame's meta word; 0 where its section has no rows. */
   metaAt(index: number): number {
-    const column = this.meta[index >>> SECTION_ORDER];
-    return column === undefined ? 0 : (column[index & (PAGES_PER_SECTION - 1)] as number);
+    const rows = this.rows[index >>> SECTION_ORDER];
+    return rows === undefined ? 0 : (rows[ROW * (index & OFFSET_MASK)] as number);
   }
 
   /** A head's holder slot; -1 for frames that have none. */
   ownerAt(index: number): number {
-    const column = this.owner[index >>> SECTION_ORDER];
-    return column === undefined ? -1 : (column[index & (PAGES_PER_SECTION - 1)] as number) - 1;
+    const rows = this.rows[index >>> SECTION_ORDER];
+    if (rows === undefined) return -1;
+    const k = ROW * (index & OFFSET_MASK);
+    return ((rows[k + 1] as number) | ((rows[k + 2] as number) << 16)) - 1;
   }
 
-  /** Makes a section's columns writable here: creates them, or copies those that are shared with a fork. */
-  own(slot: number): void {
-    const owner = this.owner[slot];
-    const meta = this.meta[slot];
-    this.owner[slot] = owner === undefined ? new Int32Array(PAGES_PER_SECTION) : owner.slice();
-    this.meta[slot] = meta === undefined ? new Uint16Array(PAGES_PER_SECTION) : meta.slice();
+  /** Rows of the section that holds a frame, made or copied so that they may be written. */
+  rowsFor(index: number): Uint16Array {
+    const s = index >>> SECTION_ORDER;
+    if (this.mine[s] === 0 || this.rows[s] === undefined) this.#own(s);
+    return this.rows[s] as Uint16Array;
+  }
+
+  setMeta(index: number, meta: number): void {
+    this.rowsFor(index)[ROW * (index & OFFSET_MASK)] = meta;
+  }
+
+  /** Writes an allocation: its head with the slot, its tails. `tag` is in place, shifted. */
+  occupy(index: number, order: number, slot: number, tag: number): void {
+    const rows = this.rowsFor(index);
+    const k = ROW * (index & OFFSET_MASK);
+    rows[k] = (KIND_HEAD0 + order) | tag;
+    rows[k + 1] = slot + 1;
+    rows[k + 2] = (slot + 1) >>> 16;
+    const end = k + (ROW << order);
+    for (let t = k + ROW; t < end; t += ROW) rows[t] = KIND_TAIL | tag;
+  }
+
+  /** Nothing is known of these frames any more. */
+  vacate(index: number, order: number): void {
+    const rows = this.rowsFor(index);
+    const k = ROW * (index & OFFSET_MASK);
+    rows[k + 1] = 0;
+    rows[k + 2] = 0;
+    const end = k + (ROW << order);
+    for (let t = k; t < end; t += ROW) rows[t] = 0;
+  }
+
+  /** Copies the rows of an allocation: head, tails, tags and slot, so that a frame that was missed shows in check(). */
+  copy(from: number, to: number, order: number): void {
+    const target = this.rowsFor(to);
+    const source = this.rows[from >>> SECTION_ORDER] as Uint16Array; // an allocation has rows
+    const a = ROW * (from & OFFSET_MASK);
+    const b = ROW * (to & OFFSET_MASK);
+    for (let k = 0; k < ROW << order; k++) target[b + k] = source[a + k] as number;
+  }
+
+  /** Makes a section's rows writable here: creates them, or copies those that are shared with a fork. */
+  #own(slot: number): void {
+    const rows = this.rows[slot];
+    this.rows[slot] = rows === undefined ? new Uint16Array(ROW * PAGES_PER_SECTION) : rows.slice();
     this.mine[slot] = 1;
-  }
-
-  /** True when the section's columns exist and belong to this machine alone. */
-  writable(slot: number): boolean {
-    return this.mine[slot] === 1 && this.meta[slot] !== undefined;
   }
 
   /** Becomes equal to `other`, sharing its columns; from now on both copy before they write. Cost O(sections). */
@@ -149,8 +186,7 @@ export class Sections {
     this.shift = other.shift.slice();
     this.#slot = other.#slot.slice();
     this.mine = new Uint8Array(this.number.length);
-    this.owner = other.owner.slice();
-    this.meta = other.meta.slice();
+    this.rows = other.rows.slice();
   }
 
   /** Order of the allocation that covers a frame and its head; undefined for a frame that is not allocated. */
@@ -173,7 +209,7 @@ export class Sections {
   bytes(): number {
     let n = 2 * this.number.byteLength + this.mine.byteLength + this.#slot.byteLength;
     for (let s = 0; s < this.length; s++) {
-      n += (this.owner[s]?.byteLength ?? 0) + (this.meta[s]?.byteLength ?? 0);
+      n += this.rows[s]?.byteLength ?? 0;
     }
     return n;
   }
