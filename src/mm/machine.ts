@@ -7,42 +7,26 @@
 //   poolOf    Int16 per pageblock of the dense index: id of the pool that owns its frames; -1 = offline or no RAM.
 //             A pageblock that a zone border cuts belongs to the zone of its first frame (Linux's borders are aligned).
 //
-// What lives elsewhere: page-isolation.ts (may these frames go?), migrate.ts (moving them), memory-hotplug.ts (offline
-// and online of a block, in steps), check.ts (the invariants). Cost of a fork: O(pageblocks in use + sections +
-// holder runs) copied, frame columns and slot tables shared until written.
+// What lives elsewhere: boot.ts (how it comes to be), page-isolation.ts (may these frames go?), migrate.ts (moving them),
+// memory-hotplug.ts (offline and online of a block, in steps), check.ts (the invariants). Cost of a fork: O(pageblocks
+// in use + sections + holder runs) copied; frame rows and slot tables are shared until written.
 
 import { assert } from '#base/assert';
 import type { Result } from '#base/result';
 import { type BlockId, type HolderId, type NodeId, type Order, type Pfn, toBlockId, toOrder, toPfn } from '#base/units';
+import { bootFrames, bootPools, layOut, poolConfig } from './boot.ts';
 import { checkMachine, type Violation } from './check.ts';
+import { digestOf } from './digest.ts';
 import type { MachineEvent } from './events.ts';
-import {
-  CHUNK_PAGES,
-  memoryBlockSize,
-  PAGE_SIZE,
-  PAGEBLOCK_ORDER,
-  PAGEBLOCK_PAGES,
-  PAGEBLOCKS_PER_SECTION,
-  PAGES_PER_SECTION,
-} from './geometry.ts';
+import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION } from './geometry.ts';
 import { type HolderSpec, Holders } from './holder.ts';
-import { DMA_END, DMA32_END, type MachineSpec, type ZonedRange, zonesOf } from './machine-spec.ts';
-import { BLOCK_OFFLINE, BLOCK_ONLINE, type BlockState, MemoryBlocks } from './memory-block.ts';
+import type { MachineSpec } from './machine-spec.ts';
+import { type BlockState, MemoryBlocks } from './memory-block.ts';
 import { type Notifier, type OfflineOptions, type OfflineReport, OfflineWork, offlineBlock } from './memory-hotplug.ts';
 import { type OnlineReport, onlineBlock } from './memory-online.ts';
-import {
-  CLASS_TRAITS,
-  PAGE_CLASSES,
-  type PageClass,
-  ZONE_DMA,
-  ZONE_DMA32,
-  ZONE_MOVABLE,
-  ZONE_NORMAL,
-  type ZoneIndex,
-  type ZoneName,
-} from './page-class.ts';
+import { CLASS_TRAITS, PAGE_CLASSES, type PageClass, type ZoneIndex, type ZoneName } from './page-class.ts';
 import { blockersIn } from './page-isolation.ts';
-import { Pool, type PoolConfig } from './pool.ts';
+import { Pool } from './pool.ts';
 import { type Blocker, type Refusal, refusal } from './refusal.ts';
 import {
   KIND_ABSENT,
@@ -56,9 +40,8 @@ import {
   TAG_SHIFT,
 } from './section.ts';
 import { computeWatermarks, NO_WATERMARKS, pcpSizes } from './watermark.ts';
-import { growSpan } from './zone-span.ts';
+import { buildZonelists } from './zonelist.ts';
 
-const OFFSET_MASK = PAGES_PER_SECTION - 1;
 const NO_POOL = -1;
 
 export type AllocOptions = {
@@ -170,201 +153,13 @@ export class Machine {
    * A spec that contradicts itself throws. Cost O(sections + reserved frames): an empty TiB takes milliseconds.
    */
   static boot(spec: MachineSpec): Machine {
-    const zoned = zonesOf(spec);
-    assert(zoned.length > 0, 'a machine needs RAM');
-    const endOfRam = (zoned[zoned.length - 1] as ZonedRange).end;
-    const size = memoryBlockSize(endOfRam * PAGE_SIZE, {
-      hypervisor: spec.hypervisor ?? true,
-      ...(spec.blockSize === undefined ? {} : { override: spec.blockSize }),
-    });
-    assert(size.ok, 'a memory block is a power of two from 128 MiB to 64 GiB', { blockSize: spec.blockSize });
-    const blockPages = size.value / PAGE_SIZE;
-
-    const sections = new Sections(0);
-    const blockIds = new Set<number>();
-    for (const r of zoned) {
-      const first = Math.floor(r.start / PAGES_PER_SECTION);
-      const end = Math.ceil(r.end / PAGES_PER_SECTION);
-      for (let n = first; n < end; n++) {
-        if (sections.slotOf(n) < 0) sections.add(n);
-        blockIds.add(Math.floor((n * PAGES_PER_SECTION) / blockPages));
-      }
-    }
-    const blocks = new MemoryBlocks(Float64Array.from(blockIds).sort());
-    const nodes = [...new Set(zoned.map((r) => r.node))].sort((a, b) => a - b);
-    const m = new Machine(spec, blockPages, sections, blocks, nodes);
-    m.#bootPools(zoned);
-    m.#markAbsent(zoned);
-    m.#bootReserved(zoned);
-    m.#bootBlocks(zoned);
+    const frame = layOut(spec);
+    const m = new Machine(spec, frame.blockPages, frame.sections, frame.blocks, frame.nodes);
+    bootPools(m, frame.zoned);
+    m.#zonelists = buildZonelists(m.nodes, m.pools, spec.distance);
+    bootFrames(m, frame.zoned);
     m.updateWatermarks();
     return m;
-  }
-
-  #bootPools(zoned: readonly ZonedRange[]): void {
-    const poolConfig = this.#poolConfig();
-    for (const node of this.#nodes) {
-      for (const zone of [0, 1, 2, 3] as const) {
-        const mine = zoned.filter((r) => r.node === node && r.zone === zone && !r.offline);
-        // Empty Normal and Movable pools exist on every node, so that a block can be onlined into them.
-        if (mine.length === 0 && zone < ZONE_NORMAL) continue;
-        const id = this.pools.length;
-        assert(id < 32768, 'too many pools', { id });
-        const hull =
-          mine.length === 0
-            ? { base: 0, pages: CHUNK_PAGES }
-            : this.#hullOf((mine[0] as ZonedRange).start, (mine[mine.length - 1] as ZonedRange).end);
-        const pool = new Pool(id, { node, zone }, hull, poolConfig);
-        this.pools.push(pool);
-        if (mine.length > 0) {
-          const first = mine[0] as ZonedRange;
-          const last = mine[mine.length - 1] as ZonedRange;
-          // A kernel zone reaches to its border, RAM there or not, where its node has memory beyond (spec 1.4).
-          const beyond = zoned.some((r) => r.node === node && !r.offline && r.start >= last.end);
-          const border = zone === ZONE_DMA ? DMA_END : zone === ZONE_DMA32 ? DMA32_END : last.end;
-          pool.startPfn = first.start;
-          pool.endPfn = beyond ? toPfn(Math.max(last.end, border)) : last.end;
-        }
-      }
-    }
-    for (const r of zoned) if (!r.offline) this.#claimPageblocks(this.#poolOfRange(r), r.start, r.end);
-    this.#buildZonelists();
-  }
-
-  #poolOfRange(r: ZonedRange): Pool {
-    return this.pools.find((p) => p.node === r.node && p.zone === r.zone) as Pool; // made in #bootPools
-  }
-
-  #poolConfig(): PoolConfig {
-    return {
-      placement: this.spec.placement ?? 'address',
-      cpus: this.spec.cpus ?? 1,
-      code: this.spec.code ?? 'own',
-      movableIn: (index) => this.movableIn(index),
-    };
-  }
-
-  #hullOf(start: Pfn, end: Pfn): { base: number; pages: number } {
-    const first = this.sections.indexOf(start);
-    const last = this.sections.indexOf(toPfn(end - 1));
-    const base = first - (first % CHUNK_PAGES);
-    return { base, pages: Math.ceil((last + 1 - base) / CHUNK_PAGES) * CHUNK_PAGES };
-  }
-
-  /** Gives a range's pageblocks to its pool, but for a first one that the range before it has already. */
-  #claimPageblocks(pool: Pool, start: Pfn, end: Pfn): void {
-    for (let pfn: number = start; pfn < end; ) {
-      const index = this.sections.indexOf(toPfn(pfn));
-      const pb = index >>> PAGEBLOCK_ORDER;
-      const owner = this.poolAt(index) ?? pool;
-      const stop = owner === pool ? PAGES_PER_SECTION : (index & OFFSET_MASK & -PAGEBLOCK_PAGES) + PAGEBLOCK_PAGES;
-      const pages = Math.min(end - pfn, stop - (index & OFFSET_MASK));
-      this.poolOf.fill(owner.id, pb, ((index + pages - 1) >>> PAGEBLOCK_ORDER) + 1);
-      owner.present += pages;
-      if (owner !== pool) growSpan(owner, pfn, pfn + pages);
-      pfn += pages;
-    }
-  }
-
-  /** Frames of present sections that no RAM range covers. */
-  #markAbsent(zoned: readonly ZonedRange[]): void {
-    const hole = (start: number, end: number): void => {
-      for (let pfn = start; pfn < end; pfn++) {
-        const index = this.sections.indexOf(toPfn(pfn));
-        this.sections.setMeta(index, KIND_ABSENT);
-      }
-    };
-    let at = 0;
-    for (const r of zoned) {
-      // Only the parts of the gap that lie in present sections: the tail of the last one, the head of this one.
-      const tailEnd = Math.min(r.start, Math.ceil(at / PAGES_PER_SECTION) * PAGES_PER_SECTION);
-      hole(at, tailEnd);
-      hole(Math.max(tailEnd, Math.floor(r.start / PAGES_PER_SECTION) * PAGES_PER_SECTION), r.start);
-      at = r.end;
-    }
-    hole(at, Math.ceil(at / PAGES_PER_SECTION) * PAGES_PER_SECTION);
-  }
-
-  #bootReserved(zoned: readonly ZonedRange[]): void {
-    const reserved = [...(this.spec.reserved ?? [])].sort((a, b) => a.start - b.start);
-    for (const r of reserved) {
-      const holder = this.addHolder({ class: 'reserved', name: r.name });
-      const inRam = zoned.reduce((n, z) => n + Math.max(0, Math.min(r.end, z.end) - Math.max(r.start, z.start)), 0);
-      assert(inRam === r.end - r.start, 'a reserved range is not RAM throughout', r);
-      this.place(holder, r.start, r.end);
-    }
-    if (this.spec.populate === 'nothing') return;
-    for (const z of zoned) {
-      if (z.offline) continue;
-      let at: number = z.start;
-      for (const r of reserved) {
-        if (r.end <= at || r.start >= z.end) continue;
-        if (r.start > at) this.#bootFree(at, r.start);
-        at = Math.max(at, r.end);
-      }
-      if (at < z.end) this.#bootFree(at, z.end);
-    }
-    for (const p of this.pools) p.alloc.drain();
-  }
-
-  /** Hands [start, end) to the allocators of the pools that own it. */
-  #bootFree(start: number, end: number): void {
-    for (let pfn = start; pfn < end; ) {
-      const index = this.sections.indexOf(toPfn(pfn));
-      const pool = this.poolAt(index) as Pool; // every RAM pageblock was claimed
-      // The dense index runs on through neighbouring slots: extend over whole sections while the pool stays the same.
-      // Only a range's first pageblock can be another pool's.
-      const next = (index - (index % PAGEBLOCK_PAGES) + PAGEBLOCK_PAGES) % PAGES_PER_SECTION;
-      const cut = next !== 0 && this.poolAt(index - (index & OFFSET_MASK) + next) !== pool;
-      let run = Math.min(end - pfn, (cut ? next : PAGES_PER_SECTION) - (index & OFFSET_MASK));
-      while (
-        !cut &&
-        pfn + run < end &&
-        this.sections.indexOf(toPfn(pfn + run)) === index + run &&
-        this.poolAt(index + run) === pool
-      ) {
-        run = Math.min(end - pfn, run + PAGES_PER_SECTION);
-      }
-      pool.fill(index, index + run);
-      pool.managed += run;
-      pfn += run;
-    }
-  }
-
-  #bootBlocks(zoned: readonly ZonedRange[]): void {
-    const { blocks } = this;
-    for (let row = 0; row < blocks.length; row++) {
-      const start = (blocks.id[row] as number) * this.blockPages;
-      const end = start + this.blockPages;
-      let present = 0;
-      const pools = new Set<number>();
-      for (const z of zoned) {
-        const n = Math.min(end, z.end) - Math.max(start, z.start);
-        if (n <= 0) continue;
-        present += n;
-        if (blocks.node[row] === -1) blocks.node[row] = z.node;
-        if (z.offline) continue;
-        pools.add(this.#poolOfRange(z).id);
-      }
-      blocks.state[row] = pools.size > 0 ? BLOCK_ONLINE : BLOCK_OFFLINE;
-      blocks.absent[row] = this.blockPages - present;
-      blocks.pool[row] = pools.size === 1 ? ([...pools][0] as number) : NO_POOL;
-    }
-  }
-
-  #buildZonelists(): void {
-    const { distance } = this.spec;
-    this.#zonelists = [];
-    this.#nodes.forEach((node, row) => {
-      const far = (n: NodeId): number => distance?.[row]?.[this.#nodes.indexOf(n)] ?? (n === node ? 10 : 20);
-      const order = [...this.#nodes].sort((a, b) => far(a) - far(b) || a - b);
-      for (let top = 0; top <= ZONE_MOVABLE; top++) {
-        const list = order.flatMap((n) =>
-          this.pools.filter((p) => p.node === n && p.zone <= top).sort((a, b) => b.zone - a.zone),
-        );
-        this.#zonelists.push(Int32Array.from(list, (p) => p.id));
-      }
-    });
   }
 
   /** Pools that a request on `node` may use, in the order it tries them. */
@@ -686,11 +481,11 @@ export class Machine {
   fork(): Machine {
     const spec: MachineSpec = { ...this.spec, code: 'shared' };
     const m = new Machine(spec, this.blockPages, new Sections(0), new MemoryBlocks(this.blocks.id), this.#nodes);
-    const config = m.#poolConfig();
+    const config = poolConfig(m);
     for (const p of this.pools) {
       m.pools.push(new Pool(p.id, { node: p.node, zone: p.zone }, { base: p.base, pages: p.pages }, config));
     }
-    m.#buildZonelists();
+    m.#zonelists = buildZonelists(m.nodes, m.pools, spec.distance);
     m.copyFrom(this);
     return m;
   }
@@ -744,49 +539,7 @@ export class Machine {
 
   /** A number that two machines share when all their tables say the same (64 bits in two halves). Cost O(frames in use). */
   digest(): string {
-    let a = 0x811c9dc5;
-    let b = 0x1b873593;
-    const eat = (n: number): void => {
-      const lo = n | 0;
-      const hi = (n / 4294967296) | 0;
-      a = Math.imul(a ^ lo, 0x01000193) ^ hi;
-      b = Math.imul(b ^ (lo >>> 3) ^ hi, 0x85ebca6b) + lo;
-    };
-    const { sections } = this;
-    for (let s = 0; s < sections.length; s++) {
-      eat(sections.number[s] as number);
-      const first = s * PAGES_PER_SECTION;
-      if (sections.rows[s] === undefined) continue;
-      for (let k = first; k < first + PAGES_PER_SECTION; k++) {
-        if (sections.metaAt(k) === 0) continue; // rows of zeros say the same as no rows
-        eat(k);
-        eat(sections.ownerAt(k));
-        eat(sections.metaAt(k));
-      }
-    }
-    for (const p of this.pools) {
-      eat(p.startPfn);
-      eat(p.endPfn);
-      eat(p.present);
-      eat(p.managed);
-      eat(p.watermarks.min);
-      for (let i = 0; i < p.pages; i += PAGEBLOCK_PAGES) eat(p.alloc.area.typeOf(i));
-      p.alloc.area.forEachFree(0, p.pages, (i, order, mt) => {
-        eat(i);
-        eat(order * 8 + mt);
-      });
-      p.alloc.forEachPcp((cpu, mt, i) => {
-        eat(cpu * 8 + mt);
-        eat(i);
-      });
-    }
-    for (let k = 0; k < this.poolOf.length; k++) eat(this.poolOf[k] as number);
-    for (let r = 0; r < this.blocks.length; r++) {
-      eat(this.blocks.state[r] as number);
-      eat(this.blocks.pool[r] as number);
-    }
-    this.holders.digest(eat);
-    return (a >>> 0).toString(16).padStart(8, '0') + (b >>> 0).toString(16).padStart(8, '0');
+    return digestOf(this);
   }
 
   /** Bytes of tables, shared ones included. */

@@ -1,0 +1,224 @@
+// Boot: how a machine comes to be, from its spec. Layout first, then pools, then frames.
+//
+//   spec ──layOut──> present sections, memory blocks, nodes ──bootPools──> one pool for each (node, zone), its hull and
+//   its pageblocks ──bootFrames──> holes marked, reserved ranges placed, all else handed to the allocators
+//
+// RAM that comes whole is handed over lazily (free-area.ts: online), so that the cost is O(sections + ragged edges).
+// A pageblock that a zone border cuts belongs to the pool of its first frame.
+//
+// Follows Linux v6.12 mm/mm_init.c: free_area_init(), memblock_free_all() (spec 1.2 to 1.5).
+
+import { assert } from '#base/assert';
+import { type NodeId, type Pfn, toPfn } from '#base/units';
+import {
+  CHUNK_PAGES,
+  memoryBlockSize,
+  PAGE_SIZE,
+  PAGEBLOCK_ORDER,
+  PAGEBLOCK_PAGES,
+  PAGES_PER_SECTION,
+} from './geometry.ts';
+import type { Machine } from './machine.ts';
+import { DMA_END, DMA32_END, type MachineSpec, type ZonedRange, zonesOf } from './machine-spec.ts';
+import { BLOCK_OFFLINE, BLOCK_ONLINE, MemoryBlocks } from './memory-block.ts';
+import { ZONE_DMA, ZONE_DMA32, ZONE_NORMAL } from './page-class.ts';
+import { Pool, type PoolConfig } from './pool.ts';
+import { KIND_ABSENT, Sections } from './section.ts';
+import { growSpan } from './zone-span.ts';
+
+const OFFSET_MASK = PAGES_PER_SECTION - 1;
+const NO_POOL = -1;
+
+export type Layout = {
+  /** RAM cut at zone borders, ascending. */
+  readonly zoned: readonly ZonedRange[];
+  readonly blockPages: number;
+  readonly sections: Sections;
+  readonly blocks: MemoryBlocks;
+  readonly nodes: readonly NodeId[];
+};
+
+/** What exists. A spec that contradicts itself throws. */
+export function layOut(spec: MachineSpec): Layout {
+  const zoned = zonesOf(spec);
+  assert(zoned.length > 0, 'a machine needs RAM');
+  const endOfRam = (zoned[zoned.length - 1] as ZonedRange).end;
+  const size = memoryBlockSize(endOfRam * PAGE_SIZE, {
+    hypervisor: spec.hypervisor ?? true,
+    ...(spec.blockSize === undefined ? {} : { override: spec.blockSize }),
+  });
+  assert(size.ok, 'a memory block is a power of two from 128 MiB to 64 GiB', { blockSize: spec.blockSize });
+  const blockPages = size.value / PAGE_SIZE;
+  const sections = new Sections(0);
+  const blockIds = new Set<number>();
+  for (const r of zoned) {
+    const first = Math.floor(r.start / PAGES_PER_SECTION);
+    const end = Math.ceil(r.end / PAGES_PER_SECTION);
+    for (let n = first; n < end; n++) {
+      if (sections.slotOf(n) < 0) sections.add(n);
+      blockIds.add(Math.floor((n * PAGES_PER_SECTION) / blockPages));
+    }
+  }
+  const blocks = new MemoryBlocks(Float64Array.from(blockIds).sort());
+  const nodes = [...new Set(zoned.map((r) => r.node))].sort((a, b) => a - b);
+  return { zoned, blockPages, sections, blocks, nodes };
+}
+
+/** One pool for each node and zone that has RAM, with its hull, span and pageblocks; Normal and Movable on every node. */
+export function bootPools(m: Machine, zoned: readonly ZonedRange[]): void {
+  const config = poolConfig(m);
+  for (const node of m.nodes) {
+    for (const zone of [0, 1, 2, 3] as const) {
+      const mine = zoned.filter((r) => r.node === node && r.zone === zone && !r.offline);
+      // Empty Normal and Movable pools exist on every node, so that a block can be onlined into them.
+      if (mine.length === 0 && zone < ZONE_NORMAL) continue;
+      const id = m.pools.length;
+      assert(id < 32768, 'too many pools', { id });
+      const hull =
+        mine.length === 0
+          ? { base: 0, pages: CHUNK_PAGES }
+          : hullOf(m, (mine[0] as ZonedRange).start, (mine[mine.length - 1] as ZonedRange).end);
+      const pool = new Pool(id, { node, zone }, hull, config);
+      m.pools.push(pool);
+      if (mine.length > 0) {
+        const first = mine[0] as ZonedRange;
+        const last = mine[mine.length - 1] as ZonedRange;
+        // A kernel zone reaches to its border, RAM there or not, where its node has memory beyond (spec 1.4).
+        const beyond = zoned.some((r) => r.node === node && !r.offline && r.start >= last.end);
+        const border = zone === ZONE_DMA ? DMA_END : zone === ZONE_DMA32 ? DMA32_END : last.end;
+        pool.startPfn = first.start;
+        pool.endPfn = beyond ? toPfn(Math.max(last.end, border)) : last.end;
+      }
+    }
+  }
+  for (const r of zoned) if (!r.offline) claimPageblocks(m, poolOfRange(m, r), r.start, r.end);
+}
+
+/** Holes, reserved ranges, free frames, and the blocks that they make up. */
+export function bootFrames(m: Machine, zoned: readonly ZonedRange[]): void {
+  markAbsent(m, zoned);
+  bootReserved(m, zoned);
+  bootBlocks(m, zoned);
+}
+
+/** What all pools of a machine share. */
+export function poolConfig(m: Machine): PoolConfig {
+  return {
+    placement: m.spec.placement ?? 'address',
+    cpus: m.spec.cpus ?? 1,
+    code: m.spec.code ?? 'own',
+    movableIn: (index) => m.movableIn(index),
+  };
+}
+
+function poolOfRange(m: Machine, r: ZonedRange): Pool {
+  return m.pools.find((p) => p.node === r.node && p.zone === r.zone) as Pool; // made in #bootPools
+}
+
+function hullOf(m: Machine, start: Pfn, end: Pfn): { base: number; pages: number } {
+  const first = m.sections.indexOf(start);
+  const last = m.sections.indexOf(toPfn(end - 1));
+  const base = first - (first % CHUNK_PAGES);
+  return { base, pages: Math.ceil((last + 1 - base) / CHUNK_PAGES) * CHUNK_PAGES };
+}
+
+/** Gives a range's pageblocks to its pool, but for a first one that the range before it has already. */
+function claimPageblocks(m: Machine, pool: Pool, start: Pfn, end: Pfn): void {
+  for (let pfn: number = start; pfn < end; ) {
+    const index = m.sections.indexOf(toPfn(pfn));
+    const pb = index >>> PAGEBLOCK_ORDER;
+    const owner = m.poolAt(index) ?? pool;
+    const stop = owner === pool ? PAGES_PER_SECTION : (index & OFFSET_MASK & -PAGEBLOCK_PAGES) + PAGEBLOCK_PAGES;
+    const pages = Math.min(end - pfn, stop - (index & OFFSET_MASK));
+    m.poolOf.fill(owner.id, pb, ((index + pages - 1) >>> PAGEBLOCK_ORDER) + 1);
+    owner.present += pages;
+    if (owner !== pool) growSpan(owner, pfn, pfn + pages);
+    pfn += pages;
+  }
+}
+
+/** Frames of present sections that no RAM range covers. */
+function markAbsent(m: Machine, zoned: readonly ZonedRange[]): void {
+  const hole = (start: number, end: number): void => {
+    for (let pfn = start; pfn < end; pfn++) {
+      const index = m.sections.indexOf(toPfn(pfn));
+      m.sections.setMeta(index, KIND_ABSENT);
+    }
+  };
+  let at = 0;
+  for (const r of zoned) {
+    // Only the parts of the gap that lie in present sections: the tail of the last one, the head of this one.
+    const tailEnd = Math.min(r.start, Math.ceil(at / PAGES_PER_SECTION) * PAGES_PER_SECTION);
+    hole(at, tailEnd);
+    hole(Math.max(tailEnd, Math.floor(r.start / PAGES_PER_SECTION) * PAGES_PER_SECTION), r.start);
+    at = r.end;
+  }
+  hole(at, Math.ceil(at / PAGES_PER_SECTION) * PAGES_PER_SECTION);
+}
+
+function bootReserved(m: Machine, zoned: readonly ZonedRange[]): void {
+  const reserved = [...(m.spec.reserved ?? [])].sort((a, b) => a.start - b.start);
+  for (const r of reserved) {
+    const holder = m.addHolder({ class: 'reserved', name: r.name });
+    const inRam = zoned.reduce((n, z) => n + Math.max(0, Math.min(r.end, z.end) - Math.max(r.start, z.start)), 0);
+    assert(inRam === r.end - r.start, 'a reserved range is not RAM throughout', r);
+    m.place(holder, r.start, r.end);
+  }
+  if (m.spec.populate === 'nothing') return;
+  for (const z of zoned) {
+    if (z.offline) continue;
+    let at: number = z.start;
+    for (const r of reserved) {
+      if (r.end <= at || r.start >= z.end) continue;
+      if (r.start > at) bootFree(m, at, r.start);
+      at = Math.max(at, r.end);
+    }
+    if (at < z.end) bootFree(m, at, z.end);
+  }
+  for (const p of m.pools) p.alloc.drain();
+}
+
+/** Hands [start, end) to the allocators of the pools that own it. */
+function bootFree(m: Machine, start: number, end: number): void {
+  for (let pfn = start; pfn < end; ) {
+    const index = m.sections.indexOf(toPfn(pfn));
+    const pool = m.poolAt(index) as Pool; // every RAM pageblock was claimed
+    // The dense index runs on through neighbouring slots: extend over whole sections while the pool stays the same.
+    // Only a range's first pageblock can be another pool's.
+    const next = (index - (index % PAGEBLOCK_PAGES) + PAGEBLOCK_PAGES) % PAGES_PER_SECTION;
+    const cut = next !== 0 && m.poolAt(index - (index & OFFSET_MASK) + next) !== pool;
+    let run = Math.min(end - pfn, (cut ? next : PAGES_PER_SECTION) - (index & OFFSET_MASK));
+    while (
+      !cut &&
+      pfn + run < end &&
+      m.sections.indexOf(toPfn(pfn + run)) === index + run &&
+      m.poolAt(index + run) === pool
+    ) {
+      run = Math.min(end - pfn, run + PAGES_PER_SECTION);
+    }
+    pool.fill(index, index + run);
+    pool.managed += run;
+    pfn += run;
+  }
+}
+
+function bootBlocks(m: Machine, zoned: readonly ZonedRange[]): void {
+  const { blocks } = m;
+  for (let row = 0; row < blocks.length; row++) {
+    const start = (blocks.id[row] as number) * m.blockPages;
+    const end = start + m.blockPages;
+    let present = 0;
+    const pools = new Set<number>();
+    for (const z of zoned) {
+      const n = Math.min(end, z.end) - Math.max(start, z.start);
+      if (n <= 0) continue;
+      present += n;
+      if (blocks.node[row] === -1) blocks.node[row] = z.node;
+      if (z.offline) continue;
+      pools.add(poolOfRange(m, z).id);
+    }
+    blocks.state[row] = pools.size > 0 ? BLOCK_ONLINE : BLOCK_OFFLINE;
+    blocks.absent[row] = m.blockPages - present;
+    blocks.pool[row] = pools.size === 1 ? ([...pools][0] as number) : NO_POOL;
+  }
+}
