@@ -134,7 +134,7 @@ function buildPages(
   const { capture, zones } = base;
   const iomem = optional(capture, '/proc/iomem', parseIomem, problems);
   const known = iomem !== undefined && !iomemHidden(iomem) ? systemRamPfnRanges(iomem) : [];
-  const ram: readonly FrameRange[] = known.length > 0 ? known : ramFromFlags(flags);
+  const ram: readonly FrameRange[] = known.length > 0 ? known : ramFromFlags(flags, memory);
   const ranges = ramRanges(ram, memory, zones);
   const machine = Machine.boot({
     ram: ranges,
@@ -189,7 +189,8 @@ function evidenceOf(m: Machine, placed: PlacedFrames): Map<BlockId, BlockEvidenc
   return new Map(
     m.blockIds().map((id) => {
       const t = placed.tallies.get(id) ?? emptyTally();
-      return [id, { ...t, userPins: t.userPins >= USER_PIN_FRAMES ? t.userPins : 0 }];
+      if (t.userPins >= USER_PIN_FRAMES) return [id, t];
+      return [id, { ...t, userPins: 0, pinRuns: t.pinRuns.filter((r) => r.sign !== 'user-pin') }];
     }),
   );
 }

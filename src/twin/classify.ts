@@ -10,6 +10,7 @@
 //   PGTABLE                                              pagetable
 //   owner_private alone (bit 37), RESERVED or not        selfmemmap: struct pages kept on the block itself
 //   RESERVED                                             reserved
+//   THP and ZERO                                         driver: the huge zero page, a compound kernel page
 //   ANON                                                 anonymous (on the LRU, or on its way there)
 //   LRU, THP                                             shmem if SWAPBACKED, else file
 //   MMAP                                                 transient: mapped, on no LRU: was never seen to block
@@ -41,6 +42,7 @@ const HWPOISON = bit(19);
 const NOPAGE = bit(20);
 const THP = bit(22);
 const OFFLINE = bit(23);
+const ZERO = bit(24);
 const PGTABLE = bit(26);
 /** In the high half: RESERVED is bit 32. */
 const RESERVED_HI = bit(0);
@@ -76,6 +78,7 @@ export function classify(lo: number, hi: number): FrameKind {
   if ((lo & PGTABLE) !== 0) return 'pagetable';
   if (lo === 0 && (hi & ~RESERVED_HI) === OWNER_PRIVATE_HI) return 'selfmemmap';
   if ((hi & RESERVED_HI) !== 0) return 'reserved';
+  if ((lo & THP) !== 0 && (lo & ZERO) !== 0) return 'driver';
   if ((lo & ANON) !== 0) return 'anonymous';
   if ((lo & (LRU | THP)) !== 0) return (lo & SWAPBACKED) !== 0 ? 'shmem' : 'file';
   if ((lo & MMAP) !== 0) return 'transient';

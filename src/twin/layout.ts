@@ -34,15 +34,30 @@ export function zoneIndexOf(name: string | undefined): ZoneIndex | undefined {
 
 const NOPAGE = 1 << 20;
 
-/** Frames that have flags: the stand-in for a /proc/iomem that is missing or shows zeros. */
-export function ramFromFlags(flags: PageRuns): FrameRange[] {
+/**
+ * Frames that have flags, and those of offline blocks: the stand-in for a /proc/iomem that is missing or shows zeros.
+ * An offline block has no flags to read; only blocks that are RAM throughout can go offline, so that all of it is RAM.
+ */
+export function ramFromFlags(flags: PageRuns, memory: Pick<MemoryBlocks, 'blockSizeBytes' | 'blocks'>): FrameRange[] {
+  const blockPages = memory.blockSizeBytes / PAGE_SIZE;
   const out: { startPfn: number; endPfn: number }[] = [];
-  forEachRun(flags, 0, flags.endPfn, (start, end, word) => {
-    if (((flags.lo[word] as number) & NOPAGE) !== 0) return;
+  const add = (start: number, end: number): void => {
     const last = out[out.length - 1];
     if (last !== undefined && last.endPfn === start) last.endPfn = end;
-    else out.push({ startPfn: start, endPfn: end });
-  });
+    else if (start < end) out.push({ startPfn: start, endPfn: end });
+  };
+  const flagged = (from: number, to: number): void =>
+    forEachRun(flags, from, to, (start, end, word) => {
+      if ((flags.lo[word] & NOPAGE) === 0) add(start, end);
+    });
+  let at = 0;
+  for (const b of memory.blocks) {
+    if (b.state !== 'offline') continue;
+    flagged(at, b.id * blockPages);
+    at = (b.id + 1) * blockPages;
+    add(b.id * blockPages, at);
+  }
+  flagged(at, flags.endPfn);
   return out;
 }
 
