@@ -6,7 +6,7 @@ import { type World, worldFrom } from '../../test/support/picture.ts';
 import { PAGES_PER_SECTION } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import type { Pool } from './pool.ts';
-import { KIND_ABSENT, KIND_HEAD0, KIND_TAIL, TAG_SHIFT } from './section.ts';
+import { KIND_ABSENT, KIND_HEAD0, KIND_TAIL, ROW, TAG_SHIFT } from './section.ts';
 
 const world = (): World => {
   const w = worldFrom(`
@@ -23,8 +23,15 @@ const world = (): World => {
   return w;
 };
 
-const metaOf = (m: Machine, section = 0): Uint16Array => m.sections.meta[section] as Uint16Array; // drawn: it exists
-const ownerOf = (m: Machine, section = 0): Int32Array => m.sections.owner[section] as Int32Array;
+// In these worlds section k is in slot k: a frame's number is its index.
+const metaOf = (m: Machine, frame: number): number => m.sections.metaAt(frame);
+const setMeta = (m: Machine, frame: number, meta: number): void => m.sections.setMeta(frame, meta);
+const setOwner = (m: Machine, frame: number, slot: number): void => {
+  const rows = m.sections.rowsFor(frame);
+  const at = (frame % PAGES_PER_SECTION) * ROW;
+  rows[at + 1] = (slot + 1) & 0xffff;
+  rows[at + 2] = (slot + 1) >>> 16;
+};
 const dma32 = (m: Machine): Pool => m.poolNamed(toNodeId(0), 'DMA32') as Pool; // drawn above
 const aFreeFrame = (p: Pool): { i: number; order: number } => {
   const found: { i: number; order: number }[] = [];
@@ -66,7 +73,7 @@ const BREAKS: readonly { name: string; rule: string; level: 0 | 1 | 2 | 3; break
     level: 1,
     break: ({ m }) => void (m.sections.number[1] = m.sections.number[0]),
   },
-  { name: 'one of two frame columns', rule: 'C5', level: 1, break: ({ m }) => void (m.sections.owner[0] = undefined) },
+  { name: "a section's shift", rule: 'C5', level: 1, break: ({ m }) => void m.sections.shift[1]++ },
   { name: 'a block said to be offline', rule: 'C5', level: 1, break: ({ m }) => void (m.blocks.state[0] = 0) },
   { name: "a block's pool", rule: 'C5', level: 1, break: ({ m }) => void (m.blocks.pool[0] = 1) },
   { name: "a pageblock's pool", rule: 'C5', level: 1, break: ({ m }) => void (m.poolOf[5] = 2) },
@@ -78,7 +85,7 @@ const BREAKS: readonly { name: string; rule: string; level: 0 | 1 | 2 | 3; break
     name: 'a used frame that is free as well',
     rule: 'C2',
     level: 2,
-    break: ({ m, at }) => void (metaOf(m)[at(0, 0, 2)] = KIND_HEAD0),
+    break: ({ m, at }) => setMeta(m, at(0, 0, 2), KIND_HEAD0),
   },
   {
     name: 'a used frame on a per-CPU list',
@@ -86,28 +93,28 @@ const BREAKS: readonly { name: string; rule: string; level: 0 | 1 | 2 | 3; break
     level: 2,
     break: ({ m }) => {
       const p = dma32(m);
-      metaOf(m)[aPcpFrame(p) + p.base] = KIND_HEAD0;
+      setMeta(m, aPcpFrame(p) + p.base, KIND_HEAD0);
     },
   },
-  { name: 'a head that is gone', rule: 'C2', level: 2, break: ({ m, at }) => void (metaOf(m)[at(0, 0, 0)] = 0) },
-  { name: 'a tail that is gone', rule: 'C2', level: 2, break: ({ m, at }) => void (metaOf(m)[at(0, 0, 0) + 5] = 0) },
+  { name: 'a head that is gone', rule: 'C2', level: 2, break: ({ m, at }) => setMeta(m, at(0, 0, 0), 0) },
+  { name: 'a tail that is gone', rule: 'C2', level: 2, break: ({ m, at }) => setMeta(m, at(0, 0, 0) + 5, 0) },
   {
     name: 'a tail too many',
     rule: 'C2',
     level: 2,
-    break: ({ m, at }) => void (metaOf(m)[at(0, 0, 2)] = KIND_TAIL),
+    break: ({ m, at }) => setMeta(m, at(0, 0, 2), KIND_TAIL),
   },
   {
     name: 'an absent frame that is free',
     rule: 'C2',
     level: 2,
-    break: ({ m, at }) => void (metaOf(m)[at(0, 0, 2)] = KIND_ABSENT),
+    break: ({ m, at }) => setMeta(m, at(0, 0, 2), KIND_ABSENT),
   },
   {
     name: 'a present frame of a hole',
     rule: 'C2',
     level: 2,
-    break: ({ m, at }) => void (metaOf(m, 1)[at(1, 1, 7) - PAGES_PER_SECTION] = 0),
+    break: ({ m, at }) => setMeta(m, at(1, 1, 7), 0),
   },
   {
     name: 'an allocation of the wrong order',
@@ -115,8 +122,8 @@ const BREAKS: readonly { name: string; rule: string; level: 0 | 1 | 2 | 3; break
     level: 3,
     break: ({ m, at }) => {
       // Halves of one allocation: both are heads, the frames' states are sound; only the holder knows better.
-      metaOf(m)[at(0, 0, 0)] -= 1;
-      metaOf(m)[at(0, 0, 0) + 32] = metaOf(m)[at(0, 0, 0)];
+      setMeta(m, at(0), metaOf(m, at(0)) - 1);
+      setMeta(m, at(0) + 32, metaOf(m, at(0)));
     },
   },
   {
@@ -124,8 +131,9 @@ const BREAKS: readonly { name: string; rule: string; level: 0 | 1 | 2 | 3; break
     rule: 'C3',
     level: 3,
     break: ({ m, at }) => {
-      const owner = ownerOf(m);
-      [owner[at(0, 0, 0)], owner[at(0, 0, 5)]] = [owner[at(0, 0, 5)], owner[at(0, 0, 0)]];
+      const [a, b] = [m.sections.ownerAt(at(0)), m.sections.ownerAt(at(0, 0, 5))];
+      setOwner(m, at(0), b);
+      setOwner(m, at(0, 0, 5), a);
     },
   },
   { name: "a holder's members", rule: 'C3', level: 3, break: ({ m }) => void m.holders.members[0]++ },
@@ -134,19 +142,19 @@ const BREAKS: readonly { name: string; rule: string; level: 0 | 1 | 2 | 3; break
     name: "a holder's entry that points elsewhere",
     rule: 'C3',
     level: 3,
-    break: ({ m, at }) => m.holders.move(ownerOf(m)[at(0, 0, 0)] - 1, at(0, 0, 1)),
+    break: ({ m, at }) => m.holders.move(m.sections.ownerAt(at(0)), at(0, 0, 1)),
   },
   {
     name: 'contents of a head',
     rule: 'C4',
     level: 3,
-    break: ({ m, at }) => void (metaOf(m)[at(0, 0, 1)] ^= 1 << TAG_SHIFT),
+    break: ({ m, at }) => setMeta(m, at(0, 0, 1), metaOf(m, at(0, 0, 1)) ^ (1 << TAG_SHIFT)),
   },
   {
     name: 'contents of a tail that was not copied',
     rule: 'C4',
     level: 3,
-    break: ({ m, at }) => void (metaOf(m)[at(0, 0, 1) + 63] = KIND_TAIL),
+    break: ({ m, at }) => setMeta(m, at(0, 0, 1) + 63, KIND_TAIL),
   },
 ];
 

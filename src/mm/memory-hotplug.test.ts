@@ -541,6 +541,42 @@ describe('O9 O10 O11 where contents go', () => {
   });
 });
 
+describe('O11 evidence is of the moment of the refusal', () => {
+  const pinnedTwice = 'n0 Normal P..P....\n n0 Normal ........';
+
+  it('O11 what was freed or unpinned since the round looked at it does not refuse, nor is it named', () => {
+    const { m, block, at, holder } = worldFrom(pinnedTwice);
+    const work = until(m.beginOffline(block(0), { rounds: 1, batch: 1 }), 'migrate');
+    work.step();
+    m.free(at(0, 0, 0)); // seen, and gone
+    run(work);
+    expect(work.refusal?.blockers).toMatchObject([{ startPfn: at(0, 0, 3), cause: 'pinned', holder: holder('P') }]);
+
+    const other = worldFrom(pinnedTwice);
+    const second = until(other.m.beginOffline(other.block(0), { rounds: 1, batch: 1 }), 'migrate');
+    second.step();
+    second.step();
+    other.m.free(at(0, 0, 0));
+    other.m.unpin(at(0, 0, 3)); // the last round would have refused for these two
+    expect(run(second).stage).toBe('done');
+    expect(second.migratedPages).toBe(CELL_PAGES);
+    expect(other.m.check()).toEqual([]);
+  });
+
+  it('O11 a block in which pins come and go without end is refused all the same', () => {
+    const { m, block, at } = worldFrom('n0 Normal P.......\n n0 Normal ........');
+    const work = until(m.beginOffline(block(0), { rounds: 3, batch: 1 }), 'migrate');
+    for (let k = 0; k < 100 && !work.finished; k++) {
+      m.pin(at(0));
+      work.step(); // looks at the page: pinned
+      m.unpin(at(0));
+      if (!work.finished) work.step(); // ends the round: nothing in the way
+    }
+    expect(work.refusal).toMatchObject({ reason: 'stuck', blockers: [] });
+    expect(m.check()).toEqual([]);
+  });
+});
+
 describe('O13 other work between the steps', () => {
   it('O13 an unmovable page that arrives between the look and its isolation is refused with evidence, all undone', () => {
     const text = 'n0 Normal ........\n n0 Normal UUUUUUUU *U';

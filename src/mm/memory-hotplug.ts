@@ -294,7 +294,31 @@ export class OfflineWork {
     }
     this.#idleRounds = this.#movedThisRound === 0 ? this.#idleRounds + 1 : 0;
     if (this.#idleRounds < this.#rounds) return this.#startRound();
-    this.#refuse(this.#stuck(this.#left.items));
+    const left = this.#stillLeft();
+    if (left.length > 0) return this.#refuse(this.#stuck(left));
+    if (this.#idleRounds < 2 * this.#rounds) return this.#startRound(); // others made way: that is progress, too
+    this.#refuse(this.#restless());
+  }
+
+  /** The round's evidence as it is now: others may have freed or unpinned what was in the way when it was looked at. */
+  #stillLeft(): readonly Blocker[] {
+    const m = this.#m;
+    const now = new BlockerList();
+    for (const b of this.#left.items) {
+      const start = m.sections.indexOf(b.startPfn);
+      for (const a of allocationsIn(m, start, start + b.endPfn - b.startPfn)) {
+        const { mobility } = CLASS_TRAITS[a.cls];
+        if (mobility === 'stays') continue;
+        const cause = mobility === 'never' ? 'kernel-in-movable' : a.pinned ? 'pinned' : b.cause;
+        const unpinned = cause === 'pinned' && !a.pinned;
+        if (!unpinned) now.add(blockerOf(m, a.head, 1 << a.order, cause));
+      }
+    }
+    return now.items;
+  }
+
+  #restless(): Refusal {
+    return refusal('stuck', `block ${this.block}: pages come and go in it, Linux would retry until a signal`);
   }
 
   #stuck(left: readonly Blocker[]): Refusal {
@@ -349,7 +373,7 @@ export class OfflineWork {
   #startAgain(): void {
     this.#idleRounds++;
     if (this.#idleRounds > this.#rounds) {
-      return this.#refuse(refusal('stuck', `block ${this.block}: pages keep appearing in it`));
+      return this.#refuse(this.#restless());
     }
     this.#startRound();
     this.stage = 'migrate';
