@@ -310,17 +310,21 @@ function cutByPool(m: Machine, spans: readonly FrameRange[], pool: Pool): FrameR
   return out;
 }
 
-/** Frames of the pool that are placed and not managed: reserved, balloon, the blocks' own memmap. */
+/**
+ * Frames of the pool that are placed and not managed: reserved, balloon, and what a block keeps aside as its own memmap.
+ * Memmap frames elsewhere (a torn reading) are the kernel's like any others.
+ */
 function unmanagedIn(m: Machine, pool: Pool): number {
   let n = 0;
   for (let h = 0; h < m.holders.length; h++) {
     const cls = m.holders.specs[h]?.class;
-    if (cls !== 'reserved' && cls !== 'balloon' && cls !== 'unplugged' && cls !== 'memmap') continue;
+    if (cls !== 'reserved' && cls !== 'balloon' && cls !== 'unplugged') continue;
     m.holders.forEachMember(h, (frame) => {
       const a = m.sections.allocationAt(frame);
       if (a !== undefined && m.poolAt(frame) === pool) n += 1 << a.order;
     });
   }
+  for (let row = 0; row < m.blocks.length; row++) if (m.blocks.pool[row] === pool.id) n += m.blocks.vmemmapPages[row];
   return n;
 }
 

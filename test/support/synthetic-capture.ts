@@ -265,7 +265,7 @@ function zoneOf(
     protection: [0, 0, 0, 0],
     stats: populated ? [['nr_free_pages', free]] : [],
     pagesets: populated
-      ? (world.pcp?.[key] ?? [0]).map((count, cpu) => ({ cpu, count, high: 1000, batch: 63, statThreshold: 10 }))
+      ? listsOf(world, key).map((count, cpu) => ({ cpu, count, high: 1000, batch: 63, statThreshold: 10 }))
       : [],
     ...(populated && first !== undefined ? { nodeUnreclaimable: 0, startPfn: first.id * blockPages } : {}),
   };
@@ -277,6 +277,12 @@ function zoneOf(
       : [],
     blocks: populated ? [{ node, zone, counts }] : [],
   };
+}
+
+/** Every zone has as many lists as the longest that was given: the kernel prints one for each CPU. */
+function listsOf(world: SyntheticWorld, key: string): number[] {
+  const cpus = Math.max(1, ...Object.values(world.pcp ?? {}).map((counts) => counts.length));
+  return Array.from({ length: cpus }, (_, cpu) => world.pcp?.[key]?.[cpu] ?? 0);
 }
 
 function iomemOf(
