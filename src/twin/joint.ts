@@ -3,13 +3,17 @@
 // Blocks that go one by one do not all go together: each takes free memory away, and its pages need room elsewhere. So
 // the blocks with verdict yes leave one fork of the twin in turn, cheapest first (fewest pages to move, then the
 // highest address, as chmem does), until the next one would leave less free memory than the high watermarks ask for,
-// or does not find room. What stops it, and what would raise the total, is part of the answer.
+// or STUCK_MAX of them did not find room. What stops it, and what would raise the total, is part of the answer.
 
+import { formatSize } from '#base/format';
 import { type BlockId, PAGE_SIZE } from '#mm/index';
 import { HOLDER_CLEAN } from './build.ts';
 import type { Figure } from './provenance.ts';
 import type { Twin } from './twin.ts';
 import { type BlockVerdict, runOffline } from './verdict.ts';
+
+/** So many blocks in a row that find no room mean that there is none; each try costs as much as a judgement. */
+const STUCK_MAX = 8;
 
 export type JointAnswer = {
   /** In the order they should go. */
@@ -45,19 +49,22 @@ export function jointly(twin: Twin, verdicts: readonly BlockVerdict[]): JointAns
   const order: BlockId[] = [];
   let pages = 0;
   let ms = 0;
+  let stuck = 0;
   let stoppedBy = 'all blocks that can go one by one can also go together';
   for (const v of candidates) {
     const left = free() - twin.blockPages;
     if (left < wanted()) {
       stoppedBy =
-        `free memory: after ${order.length} blocks ${free()} pages are free, and ${wanted()} have to stay free ` +
-        'above the high watermarks';
+        `free memory: after ${countBlocks(order.length)} ${free()} pages are free, and ${wanted()} have to stay free ` +
+        `(high watermarks): ${sizeOf(Math.max(0, free() - wanted()))} to spare, one more block takes ${sizeOf(twin.blockPages)}`;
       break;
     }
     const work = runOffline(m, v.block);
     if (work.refusal !== undefined) {
-      stoppedBy = `block ${v.block}: ${work.refusal.message}`;
-      break;
+      // A later one may still find room: its pages may be fewer, or allowed elsewhere.
+      if (stuck === 0) stoppedBy = work.refusal.message;
+      if (++stuck === STUCK_MAX) break;
+      continue;
     }
     order.push(v.block);
     pages += work.migratedPages;
@@ -83,27 +90,33 @@ function raisers(twin: Twin, verdicts: readonly BlockVerdict[]): string[] {
       if (s.name.startsWith(HOLDER_CLEAN)) clean += twin.machine.holders.pages[h] as number;
     });
     if (clean > twin.blockPages / 8) {
-      out.push(`dropping the page cache frees ${clean} clean pages (sync; echo 1 > /proc/sys/vm/drop_caches)`);
+      out.push(
+        `dropping the page cache frees ${clean} clean pages, ${sizeOf(clean)} (sync; echo 1 > /proc/sys/vm/drop_caches)`,
+      );
     }
     const slabOnly = verdicts.filter(
       (v) => v.code === 'unmovable' && v.blockers.every((b) => b.class === 'slab'),
     ).length;
     if (slabOnly > 0) {
       out.push(
-        `${slabOnly} blocks are held by slab pages alone; some of that is reclaimable (echo 2 > /proc/sys/vm/drop_caches)`,
+        `${countBlocks(slabOnly)} held by slab pages alone; some of that is reclaimable (echo 2 > /proc/sys/vm/drop_caches)`,
       );
     }
   }
   if (count('pin-sign') > 0)
-    out.push(`${count('pin-sign')} blocks may go once what looks pinned is let go (see dimmer explain)`);
-  if (count('no-target') > 0) out.push(`${count('no-target')} blocks need free memory on another node first`);
+    out.push(`${countBlocks(count('pin-sign'))} may go once what looks pinned is let go (see dimmer explain)`);
+  if (count('no-target') > 0)
+    out.push(`${countBlocks(count('no-target'))} could go if there were free memory elsewhere for their pages`);
   if (count('deferred') > 0)
-    out.push(`${count('deferred')} blocks wait for the kernel to initialise their struct pages`);
+    out.push(`${countBlocks(count('deferred'))} held back by struct pages that the kernel has not initialised yet`);
   if (count('zone-only') > 0) out.push('reading as root tells which pages are where (/proc/kpageflags)');
   if (count('unmovable') > 0) {
     out.push(
-      `${count('unmovable')} blocks hold kernel pages: boot with movable_node or kernelcore=, or online added memory with online_movable`,
+      `${countBlocks(count('unmovable'))} with kernel pages: boot with movable_node or kernelcore=, or online added memory with online_movable`,
     );
   }
   return out;
 }
+
+const sizeOf = (pages: number): string => formatSize(pages * PAGE_SIZE);
+const countBlocks = (n: number): string => `${n} block${n === 1 ? '' : 's'}`;

@@ -26,6 +26,14 @@ export type BlockTally = {
   devicePins: number;
   droppable: number;
   giganticTail: boolean;
+  pinRuns: PinRun[];
+};
+
+/** Frames that carry one sign of an extra reference. */
+export type PinRun = {
+  readonly startPfn: number;
+  readonly endPfn: number;
+  readonly sign: 'block-device' | 'user-pin';
 };
 
 export const emptyTally = (): BlockTally => ({
@@ -36,6 +44,7 @@ export const emptyTally = (): BlockTally => ({
   devicePins: 0,
   droppable: 0,
   giganticTail: false,
+  pinRuns: [],
 });
 
 export type PlacedFrames = {
@@ -152,8 +161,9 @@ export class FramePlacer {
         this.#pinRun = { start, end };
       }
     } else if (sign === 'block-device') {
-      this.#eachBlock(start, end, (t, n) => {
+      this.#eachBlock(start, end, (t, n, at) => {
         t.devicePins += n;
+        t.pinRuns.push({ startPfn: at, endPfn: at + n, sign });
       });
     }
 
@@ -195,8 +205,9 @@ export class FramePlacer {
     const { start, end } = this.#pinRun;
     this.#pinRun = { start: 0, end: 0 };
     if (end - start < USER_PIN_RUN) return;
-    this.#eachBlock(start, end, (t, n) => {
+    this.#eachBlock(start, end, (t, n, at) => {
       t.userPins += n;
+      t.pinRuns.push({ startPfn: at, endPfn: at + n, sign: 'user-pin' });
     });
   }
 
@@ -256,10 +267,10 @@ export class FramePlacer {
     });
   }
 
-  #eachBlock(start: number, end: number, each: (t: BlockTally, pages: number) => void): void {
+  #eachBlock(start: number, end: number, each: (t: BlockTally, pages: number, pfn: number) => void): void {
     for (let pfn = start; pfn < end; ) {
       const stop = Math.min(end, (Math.floor(pfn / this.#m.blockPages) + 1) * this.#m.blockPages);
-      each(this.tallyOf(pfn), stop - pfn);
+      each(this.tallyOf(pfn), stop - pfn, pfn);
       pfn = stop;
     }
   }

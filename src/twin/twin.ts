@@ -8,6 +8,7 @@ import type { MemoryBlock } from '#kernfs/memory-blocks';
 import type { Pagetypeinfo } from '#kernfs/pagetypeinfo';
 import type { ZoneinfoZone } from '#kernfs/zoneinfo';
 import type { BlockId, Machine } from '#mm/index';
+import type { PinRun } from './place-frames.ts';
 import type { Comparison } from './provenance.ts';
 
 /** What page flags say of one memory block, beyond what the engine needs to know. Pages. */
@@ -26,6 +27,8 @@ export type BlockEvidence = {
   readonly droppable: number;
   /** A 1 GiB huge page ends in this block. */
   readonly giganticTail: boolean;
+  /** Where the pins of `userPins` and `devicePins` are; ascending within each sign. */
+  readonly pinRuns: readonly PinRun[];
 };
 
 export type TwinBase = {

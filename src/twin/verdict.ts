@@ -233,6 +233,7 @@ export class Judge {
         verdict: 'maybe',
         code: 'pin-sign',
         errno: 'EINTR',
+        blockers: pinBlockers(twin.machine, evidence),
         blockingPages: pins,
         provenance: 'derived',
         reason:
@@ -334,6 +335,17 @@ function unmovableShare(twin: CountersTwin, zone: string | undefined): number | 
 
 const SOFT: ReadonlySet<string> = new Set([HOLDER_PCP, HOLDER_UNFLAGGED, HOLDER_WHOLE, HOLDER_DEFERRED]);
 const isSoft = (name: string): boolean => SOFT.has(name);
+
+/** The runs that look held, with the holder of each one's first frame. */
+function pinBlockers(m: Machine, evidence: BlockEvidence): Blocker[] {
+  const sorted = [...evidence.pinRuns].sort((a, b) => a.startPfn - b.startPfn);
+  return sorted.flatMap((r): Blocker[] => {
+    const f = m.frame(toPfn(r.startPfn));
+    if (f.state !== 'used') return [];
+    const { holder, name } = f;
+    return [{ startPfn: toPfn(r.startPfn), endPfn: toPfn(r.endPfn), cause: 'pinned', class: f.class, holder, name }];
+  });
+}
 
 /** On the fork, unflagged frames become free: see the note at the top. */
 export function releaseSoft(m: Machine, id: BlockId): void {

@@ -1,0 +1,11 @@
+// Exit codes, the same for every command (docs/guide/check.md lists them for scripts).
+//
+//   0  done; for a target: it can be had        3    not feasible: the target would not go, not all of it, or not for sure
+//   1  failed: a bug, or a full disk            4    unsupported: a kernel without memory blocks, pages not readable
+//   2  usage, or a source that is unreadable    130  interrupted (the shell's number for SIGINT)
+
+export const EXIT = Object.freeze({ OK: 0, FAILED: 1, USAGE: 2, NOT_FEASIBLE: 3, UNSUPPORTED: 4 });
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
+
+/** One sentence for people, and what the process ends with. */
+export type Complaint = { readonly exit: ExitCode; readonly sentence: string };

@@ -1,0 +1,28 @@
+// Io: what the commands may do to the world, besides reading a machine: two streams, the environment, the time.
+//
+// A port, so that tests run the whole program in their own process. Data goes to `out`, everything said about it to
+// `err`. Writes do not throw: a reader that has gone away (dimmer ls | head) is the stream owner's business (main.ts).
+
+export type Io = {
+  readonly out: (text: string) => void;
+  readonly err: (text: string) => void;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly outIsTty: boolean;
+  readonly errIsTty: boolean;
+  /** Columns of the terminal; undefined when the output is none. */
+  readonly columns: number | undefined;
+  readonly platform: string;
+  readonly now: () => Date;
+};
+
+/** COLUMNS wins, as everywhere; undefined means: as wide as it takes. */
+export function widthOf(io: Io): number | undefined {
+  const said = Number(io.env.COLUMNS);
+  return Number.isInteger(said) && said > 0 ? said : io.columns;
+}
+
+/** https://no-color.org: any non-empty value forbids colour; FORCE_COLOR asks for it on a pipe. */
+export function wantsColour(io: Io): boolean {
+  if ((io.env.NO_COLOR ?? '') !== '') return false;
+  return (io.env.FORCE_COLOR ?? '') !== '' || (io.outIsTty && io.env.TERM !== 'dumb');
+}

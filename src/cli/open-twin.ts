@@ -1,0 +1,92 @@
+// openTwin: from --from or --sysroot to a twin, with what was lost on the way told on stderr.
+//
+//   neither given, Linux        this machine
+//   neither given, elsewhere    the bundled capture of a real guest, and a sentence that says so
+//
+// A torn, denied or missing file is a note, not a failure: answers that suffer from it carry their provenance. A source
+// that is no machine at all is one sentence and exit 2; a kernel without memory blocks is exit 4.
+
+import * as fs from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { err, ok, type Result } from '#base/result';
+import type { Capture, CaptureProblem } from '#capture/capture';
+import { readCapture } from '#hosts/linux/read-capture';
+import type { BlockId } from '#mm/index';
+import { blocksOfTarget, judgeBlocks, parseTarget, type Target } from '#query/index';
+import { type BlockVerdict, buildTwin, type Twin, type TwinRefusal } from '#twin/index';
+import { type Complaint, EXIT, type ExitCode } from './exit-code.ts';
+import type { Io } from './io.ts';
+import { Progress } from './progress.ts';
+
+/** A real capture of a guest, for machines without Linux. test/golden/capture/README.md tells its origin. */
+const DEMO = fileURLToPath(new URL('../../test/golden/demo.dimmer', import.meta.url));
+
+export type SourceOptions = { readonly from?: string; readonly sysroot?: string; readonly quiet?: boolean };
+
+export function openCapture(io: Io, options: SourceOptions): Result<Capture, Complaint> {
+  const { from, sysroot } = options;
+  if (from !== undefined && sysroot !== undefined) return refuse(EXIT.USAGE, '--from and --sysroot exclude each other');
+  const named = from ?? sysroot;
+  if (sysroot !== undefined && !isDirectory(sysroot))
+    return refuse(EXIT.USAGE, `${sysroot} is not a directory; a bundle is read with --from ${sysroot}`);
+  if (named === undefined && io.platform !== 'linux') return openDemo(io);
+  const read = readCapture(named ?? '/', { now: io.now });
+  if (read.ok) return read;
+  if (named === undefined && read.error.reason === 'no-machine') return openDemo(io);
+  return refuse(EXIT.USAGE, stripDot(read.error.sentence));
+}
+
+function openDemo(io: Io): Result<Capture, Complaint> {
+  io.err('dimmer: there is no Linux here: this is a bundled capture of a real guest (Debian 6.1, 4 GiB, under load)\n');
+  const read = readCapture(DEMO, { now: io.now });
+  return read.ok ? read : refuse(EXIT.FAILED, `the bundled capture cannot be read: ${stripDot(read.error.sentence)}`);
+}
+
+export function openTwin(io: Io, options: SourceOptions): Result<Twin, Complaint> {
+  const progress = new Progress(io, options.quiet === true);
+  progress.say('reading');
+  const capture = openCapture(io, options);
+  progress.say('building the twin');
+  const twin = capture.ok ? buildTwin(capture.value) : undefined;
+  progress.end();
+  if (!capture.ok) return capture;
+  if (twin?.ok !== true) return refuse(exitOf(twin?.error), stripDot(twin?.error.message ?? ''));
+  if (options.quiet !== true) for (const p of twin.value.problems) io.err(`${sayProblem(p)}\n`);
+  return ok(twin.value);
+}
+
+const exitOf = (refusal: TwinRefusal | undefined): ExitCode =>
+  refusal?.reason === 'unsupported' || refusal?.reason === 'no-memory-blocks' ? EXIT.UNSUPPORTED : EXIT.USAGE;
+
+/** "note: /proc/kpageflags (denied): detail. Lost: ... Get it: ..." */
+function sayProblem(p: CaptureProblem): string {
+  return `note: ${p.file} ${p.kind}: ${stripDot(p.detail)}\n      lost: ${stripDot(p.lost)}\n      remedy: ${stripDot(p.remedy)}`;
+}
+
+export type Asked = {
+  readonly twin: Twin;
+  readonly target: Target;
+  readonly blocks: readonly BlockId[];
+  readonly verdicts: readonly BlockVerdict[];
+};
+
+/** The twin, and the verdicts of the target's blocks. The target is read first: a typing mistake costs no capture. */
+export function ask(io: Io, targetText: string | undefined, options: SourceOptions): Result<Asked, Complaint> {
+  const target = targetText === undefined ? ok<Target>({ kind: 'all' }) : parseTarget(targetText);
+  if (!target.ok) return refuse(EXIT.USAGE, target.error.sentence);
+  const twin = openTwin(io, options);
+  if (!twin.ok) return twin;
+  const blocks = blocksOfTarget(twin.value, target.value);
+  if (!blocks.ok) return refuse(EXIT.USAGE, blocks.error.sentence);
+  const progress = new Progress(io, options.quiet === true);
+  const verdicts = judgeBlocks(twin.value, blocks.value, (done, of) => progress.step('judging blocks', done, of));
+  progress.end();
+  return ok({ twin: twin.value, target: target.value, blocks: blocks.value, verdicts });
+}
+
+function isDirectory(path: string): boolean {
+  return fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+}
+
+const refuse = (exit: ExitCode, sentence: string): Result<never, Complaint> => err({ exit, sentence });
+const stripDot = (sentence: string): string => sentence.replace(/\.$/, '');

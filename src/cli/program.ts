@@ -1,0 +1,77 @@
+// The program: its commands, and what becomes of a command line that is none.
+//
+//   argv ──> commander ──> a command's run(io, ...) ──> exit code
+//                  └── does not understand it: one sentence on stderr, exit 2
+//
+// Runs in anyone's process: output goes to the Io it is given, and the exit code is a value. Synchronous throughout, so
+// that Ctrl-C ends it at once, by the signal.
+
+import { Command, CommanderError } from 'commander';
+import { addCapture } from './capture-command.ts';
+import { addCheck } from './check-command.ts';
+import { addCompletion } from './completion-command.ts';
+import { EXIT } from './exit-code.ts';
+import { addExplain } from './explain-command.ts';
+import type { Io } from './io.ts';
+import { addLs } from './ls-command.ts';
+import { addMap } from './map-command.ts';
+import { addVerify } from './verify-command.ts';
+import { VERSION } from './version.ts';
+
+/** @param argv  without node and the script. @returns the exit code */
+export function runProgram(argv: readonly string[], io: Io): number {
+  let code: number = EXIT.OK;
+  const program = new Command('dimmer');
+  program
+    .description('Which memory can this machine give back, and what stands in the way?')
+    .version(VERSION, '-V, --version')
+    .configureOutput({
+      writeOut: io.out,
+      writeErr: io.err,
+      outputError: (text, write) => write(oneSentence(text)),
+      getOutHelpWidth: () => io.columns ?? 100,
+      getErrHelpWidth: () => io.columns ?? 100,
+    })
+    .exitOverride()
+    .enablePositionalOptions()
+    .addHelpText(
+      'after',
+      `
+Targets are typed: block:32-39, range:0x100000000-0x13fffffff, node:1, zone:1/Normal, dimm:0, size:4G.
+Exit codes: 0 done; 1 failed; 2 usage, or an unreadable source; 3 not feasible; 4 unsupported; 130 interrupted.
+dimmer never writes to /sys or /proc.
+
+Examples:
+  sudo dimmer check                  what could this machine give back?
+  sudo dimmer explain block:34       why does this block stay?
+  sudo dimmer capture -o host.dimmer save it, to look at it elsewhere: dimmer map --from host.dimmer`,
+    );
+  const exit = (n: number): void => {
+    code = n;
+  };
+  for (const add of [addCheck, addExplain, addMap, addLs, addCapture, addVerify, addCompletion]) add(program, io, exit);
+  for (const c of program.commands) c.exitOverride().copyInheritedSettings(program);
+  try {
+    if (argv.length === 0) {
+      io.err(program.helpInformation());
+      io.err('\nTry: dimmer check\n');
+      return EXIT.USAGE;
+    }
+    program.parse(argv.map(plainSummary), { from: 'user' });
+    return code;
+  } catch (e) {
+    if (!(e instanceof CommanderError)) throw e;
+    return e.exitCode === 0 ? EXIT.OK : EXIT.USAGE; // --help and --version end with 0
+  }
+}
+
+/** As in lsmem, `--summary` alone never takes the next word: `dimmer check --summary node:1` is about node 1. */
+const plainSummary = (word: string): string => (word === '--summary' ? '--summary=only' : word);
+
+/** "error: unknown option '--foo'\n(Did you mean --from?)" -> "dimmer: unknown option '--foo' (did you mean --from?)" */
+const oneSentence = (text: string): string =>
+  `dimmer: ${text
+    .replace(/^error: /, '')
+    .replace(/\s*\n\s*/g, ' ')
+    .replace('(Did', '(did')
+    .replace(/\.?\s*$/, '')}\n`;

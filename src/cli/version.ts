@@ -1,0 +1,7 @@
+// The version, from package.json: the one place that has it.
+
+import { readFileSync } from 'node:fs';
+
+export const VERSION = (
+  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+).version;

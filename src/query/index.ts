@@ -1,0 +1,12 @@
+// dimmer/query: one typed read model behind the command line, the web and tests. No formatting, no effects.
+
+export { type CheckReport, type CheckRow, check, type Goal, type Tally } from './check.ts';
+export { type ExplainBlock, type ExplainReport, explainBlocks } from './explain.ts';
+export { judgeBlocks } from './judge-blocks.ts';
+export { listBlocks, listNodes, listZones, type PoolRow, type SplitBy } from './ls.ts';
+export { type DimmRow, listDimms } from './ls-dimms.ts';
+export { FILLS, type Fill, type MapBlock, type MemoryMap, memoryMap } from './map.ts';
+export { CLASS_WORDS, shortReason } from './reason.ts';
+export { type SourceInfo, sourceInfo } from './source-info.ts';
+export { blocksOfTarget, parseTarget, sayIds, TARGET_FORMS, type Target, type TargetRefusal } from './target.ts';
+export { type VerifyReport, verify } from './verify.ts';
