@@ -69,7 +69,7 @@ describe('npm run accuracy', () => {
     expect(status).toBe(0);
   });
 
-  it("A11 the block's own pages count, not the older snapshot: with another block's pages the answer is another one", () => {
+  it('A11 the pages of the block itself count, not the older snapshot: with the pages of another block the answer is another one', () => {
     const swapped = table((lines) =>
       lines
         .filter((l, k) => k === 0 || l.includes('plain/loaded2-pages/mem8.'))

@@ -153,7 +153,7 @@ describe('a twin of a synthetic capture', () => {
     });
   });
 
-  it("T23 PageOffline is the balloon, but within virtio-mem's ranges it was never plugged", () => {
+  it('T23 PageOffline is the balloon, but within the ranges of virtio-mem it was never plugged', () => {
     const frames = [[pfnOf(32, 2), 512, WORD.balloon]] as const;
     expect(held(twinOf({ blocks: [{ id: 32 }], frames }))).toEqual({ balloon: 512 });
     const iomem =
@@ -161,7 +161,7 @@ describe('a twin of a synthetic capture', () => {
     expect(held(twinOf({ blocks: [{ id: 32 }], frames, iomem }))).toEqual({ 'never plugged by virtio-mem': 512 });
   });
 
-  it("T24 a block that begins with its own memory map keeps it aside, with 6.1's flags and with 6.12's", () => {
+  it('T24 a block that begins with its own memory map keeps it aside, with the flags of 6.1 and of 6.12', () => {
     for (const word of [WORD.selfmemmap, WORD.selfmemmap61]) {
       const twin = twinOf({ blocks: [{ id: 32, zone: 'Movable' }], frames: [[pfnOf(32), 512, word]] });
       expect(twin.machine.blocks.vmemmapPages[0]).toBe(512);
@@ -170,7 +170,7 @@ describe('a twin of a synthetic capture', () => {
     }
   });
 
-  it("T25 unflagged frames lie on per-CPU lists as far as these are long; the rest is the kernel's", () => {
+  it('T25 unflagged frames lie on per-CPU lists as far as these are long; the rest is kernel memory', () => {
     const twin = twinOf({
       blocks: [{ id: 32 }],
       frames: [

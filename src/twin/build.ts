@@ -51,8 +51,8 @@ export const HOLDER_PCP = 'free on per-CPU lists (which ones is assumed)';
 export const HOLDER_UNFLAGGED = 'kernel memory that shows no flag';
 export const HOLDER_WHOLE =
   'whole pageblocks without flags (memory map of hot-added memory, or another large allocation)';
-/** Page cache that Linux reclaims at once when it needs room. */
-export { CLEAN_CACHE_NAME as HOLDER_CLEAN } from './place-frames.ts';
+/** Page cache that Linux reclaims at once when it needs room, and what it has to unmap or write back first. */
+export { BUSY_CACHE_NAME as HOLDER_BUSY_CACHE, CLEAN_CACHE_NAME as HOLDER_CLEAN } from './place-frames.ts';
 export const HOLDER_DEFERRED = 'struct pages not initialised yet';
 
 /** The type assignment is a search: its seed is fixed so that one capture always gives one twin. */

@@ -72,10 +72,13 @@ const GIGANTIC_PAGES = 2 ** 18; // 1 GiB
 
 type HolderKind = { readonly class: PageClass; readonly name: string };
 
+export const CLEAN_CACHE_NAME = 'page cache, clean and unmapped';
+export const BUSY_CACHE_NAME = 'page cache, dirty or mapped';
+
 const HOLDERS: Readonly<Record<Exclude<FrameKind, 'free' | 'unflagged'>, HolderKind>> = {
   hole: { class: 'reserved', name: 'frames the kernel has no page for' },
   anonymous: { class: 'anonymous', name: 'anonymous memory' },
-  file: { class: 'file', name: 'page cache, dirty or mapped' },
+  file: { class: 'file', name: BUSY_CACHE_NAME },
   shmem: { class: 'shmem', name: 'shared memory and tmpfs' },
   hugetlb: { class: 'hugetlb', name: 'huge pages of 2 MiB' },
   balloon: { class: 'balloon', name: 'balloon' },
@@ -87,7 +90,6 @@ const HOLDERS: Readonly<Record<Exclude<FrameKind, 'free' | 'unflagged'>, HolderK
   poisoned: { class: 'poisoned', name: 'poisoned (hardware error or soft offline)' },
   transient: { class: 'anonymous', name: 'pages in transit between lists' },
 };
-export const CLEAN_CACHE_NAME = 'page cache, clean and unmapped';
 const CLEAN_CACHE: HolderKind = { class: 'file', name: CLEAN_CACHE_NAME };
 const DEVICE_CACHE: HolderKind = { class: 'file', name: 'page cache of a block device (file system metadata)' };
 const GIGANTIC: HolderKind = { class: 'gigantic', name: 'huge pages of 1 GiB' };

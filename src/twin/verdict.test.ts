@@ -92,6 +92,14 @@ describe('yes', () => {
     expect(short(v)).toBe('yes - migrates');
     expect(v.reason).toContain('1000 pages would move elsewhere, after Linux drops up to');
   });
+
+  it('V5 mapped and dirty page cache makes room when the clean part is not enough, shared memory and heaps never', () => {
+    expect(said(withRoom([[pfnOf(32), 1000, WORD.anon], fill(40, WORD.mappedFile)]))).toBe('yes - migrates');
+    expect(
+      said(withRoom([[pfnOf(32), 1000, WORD.anon], fill(40, WORD.mappedFile), [pfnOf(40), 500, WORD.cache]])),
+    ).toBe('yes - migrates');
+    expect(said(withRoom([[pfnOf(32), 1000, WORD.anon], fill(40, WORD.shmem)]))).toBe('maybe EINTR no-target');
+  });
 });
 
 describe('no', () => {

@@ -34,7 +34,14 @@ import {
 } from '#mm/index';
 import { offlineTargets } from '#mm/migrate';
 import { ZONE_MOVABLE, ZONE_NORMAL } from '#mm/page-class';
-import { HOLDER_CLEAN, HOLDER_DEFERRED, HOLDER_PCP, HOLDER_UNFLAGGED, HOLDER_WHOLE } from './build.ts';
+import {
+  HOLDER_BUSY_CACHE,
+  HOLDER_CLEAN,
+  HOLDER_DEFERRED,
+  HOLDER_PCP,
+  HOLDER_UNFLAGGED,
+  HOLDER_WHOLE,
+} from './build.ts';
 import { offlineCost } from './cost.ts';
 import type { Figure, Provenance } from './provenance.ts';
 import type { BlockEvidence, CountersTwin, PagesTwin, Twin } from './twin.ts';
@@ -200,10 +207,12 @@ export class Judge {
     const { pages, hugePages } = usedIn(fork, id);
     let work = runOffline(fork, id);
     let reclaimed = 0;
-    if (work.refusal?.reason === 'no-target') {
-      // Linux would make room: the migration target is allocated with direct reclaim, which drops clean page cache.
+    // Linux would make room: the migration target is allocated with direct reclaim, which drops clean page cache, and if
+    // that is not enough unmaps and writes back the rest of it, for as long as there is progress.
+    for (const names of [[HOLDER_CLEAN], [HOLDER_CLEAN, HOLDER_BUSY_CACHE]]) {
+      if (work.refusal?.reason !== 'no-target') break;
       const again = this.#freshFork(twin.machine);
-      reclaimed = reclaimCleanCache(again, id, pages + hugePages * PAGEBLOCK_PAGES);
+      reclaimed = reclaimCache(again, id, names, pages + hugePages * PAGEBLOCK_PAGES);
       if (reclaimed > 0) work = runOffline(again, id);
     }
     const cost = {
@@ -264,7 +273,7 @@ export class Judge {
       reason: free
         ? 'nothing in use'
         : `${countPages(work.migratedPages)} would move elsewhere` +
-          (reclaimed > 0 ? `, after Linux drops up to ${countPages(reclaimed)} of clean page cache to make room` : ''),
+          (reclaimed > 0 ? `, after Linux drops up to ${countPages(reclaimed)} of page cache to make room` : ''),
     };
   }
 
@@ -371,10 +380,10 @@ export function runOffline(fork: Machine, id: BlockId): OfflineWork {
 }
 
 /**
- * On the fork: direct reclaim, as far as it is certain. Frees clean page cache in the pools where the block's pages may
- * go, until `pages` more frames would fit above the low watermarks there. @returns how many were freed.
+ * On the fork: direct reclaim. Frees page cache of the named holders in the pools where the block's pages may go, until
+ * `pages` more frames would fit above the low watermarks there. @returns how many were freed.
  */
-function reclaimCleanCache(fork: Machine, id: BlockId, pages: number): number {
+function reclaimCache(fork: Machine, id: BlockId, names: readonly string[], pages: number): number {
   const block = fork.block(id);
   if (block?.pool === undefined) return 0;
   const targets = new Set([...offlineTargets(fork, block.pool)].map((k) => fork.pools[k]));
@@ -386,7 +395,7 @@ function reclaimCleanCache(fork: Machine, id: BlockId, pages: number): number {
   const heads: Pfn[] = [];
   let found = 0;
   fork.holders.specs.forEach((spec, h) => {
-    if (!spec.name.startsWith(HOLDER_CLEAN)) return;
+    if (!names.some((name) => spec.name.startsWith(name))) return;
     fork.forEachFrameOf(toHolderId(h), (head, order) => {
       if (found >= wanted || (head >= block.startPfn && head < block.endPfn)) return;
       if (!targets.has(fork.poolAt(fork.sections.indexOf(head)) as Pool)) return; // used frames lie in a pool
