@@ -21,7 +21,7 @@ import {
 import type { Machine } from './machine.ts';
 import { DMA_END, DMA32_END, type MachineSpec, type ZonedRange, zonesOf } from './machine-spec.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE, MemoryBlocks } from './memory-block.ts';
-import { ZONE_DMA, ZONE_DMA32, ZONE_NORMAL } from './page-class.ts';
+import { ZONE_DMA, ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
 import { Pool, type PoolConfig } from './pool.ts';
 import { KIND_ABSENT, Sections } from './section.ts';
 import { growSpan } from './zone-span.ts';
@@ -83,11 +83,13 @@ export function bootPools(m: Machine, zoned: readonly ZonedRange[]): void {
       if (mine.length > 0) {
         const first = mine[0] as ZonedRange;
         const last = mine[mine.length - 1] as ZonedRange;
-        // A kernel zone reaches to its border, RAM there or not, where its node has memory beyond (spec 1.4).
-        const beyond = zoned.some((r) => r.node === node && !r.offline && r.start >= last.end);
+        // A kernel zone reaches to its border, RAM there or not, where its node has memory beyond (spec 1.4); but not
+        // into Movable (Linux: adjust_zone_range_for_zone_movable()).
+        const beyond = zoned.filter((r) => r.node === node && !r.offline && r.start >= last.end);
+        const movable = beyond.find((r) => r.zone === ZONE_MOVABLE)?.start ?? Number.POSITIVE_INFINITY;
         const border = zone === ZONE_DMA ? DMA_END : zone === ZONE_DMA32 ? DMA32_END : last.end;
         pool.startPfn = first.start;
-        pool.endPfn = beyond ? toPfn(Math.max(last.end, border)) : last.end;
+        pool.endPfn = beyond.length === 0 ? last.end : toPfn(Math.max(last.end, Math.min(border, movable)));
       }
     }
   }
@@ -208,15 +210,17 @@ function bootBlocks(m: Machine, zoned: readonly ZonedRange[]): void {
     const start = (blocks.id[row] as number) * m.blockPages;
     const end = start + m.blockPages;
     let present = 0;
+    let offline = 0;
     const pools = new Set<number>();
     for (const z of zoned) {
       const n = Math.min(end, z.end) - Math.max(start, z.start);
       if (n <= 0) continue;
       present += n;
       if (blocks.node[row] === -1) blocks.node[row] = z.node;
-      if (z.offline) continue;
-      pools.add(poolOfRange(m, z).id);
+      if (z.offline) offline += n;
+      else pools.add(poolOfRange(m, z).id);
     }
+    assert(offline === 0 || offline === present, 'offline RAM is whole memory blocks', { block: blocks.id[row], offline });
     blocks.state[row] = pools.size > 0 ? BLOCK_ONLINE : BLOCK_OFFLINE;
     blocks.absent[row] = m.blockPages - present;
     blocks.pool[row] = pools.size === 1 ? ([...pools][0] as number) : NO_POOL;

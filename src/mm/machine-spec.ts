@@ -96,7 +96,7 @@ export function zonesOf(spec: MachineSpec): ZonedRange[] {
   return out;
 }
 
-/** Convenience for tests and examples: one node of `bytes` RAM with the PC's hole below 4 GiB left out. */
+/** Convenience for tests and examples: one node with `bytes` of RAM from address 0 on, without a hole. */
 export function simpleSpec(bytes: number, rest: Omit<MachineSpec, 'ram'> = {}): MachineSpec {
   const pages = Math.floor(bytes / 2 ** PAGE_SHIFT);
   return { ram: [{ start: toPfn(0), end: toPfn(pages), node: 0 as NodeId }], ...rest };
