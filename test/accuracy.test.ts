@@ -112,6 +112,16 @@ describe('npm run accuracy', () => {
     expect(fails(long)).toMatch(/kpageflags\.gz has \d+ frames; a memory block of this machine has 32768/);
   });
 
+  it('A12 a snapshot without page flags is taken to be free elsewhere: the pages of the block itself still decide', () => {
+    const bare = table((lines) => lines.map((l) => l.replaceAll('offline-busy-plain', 'bare')));
+    cpSync(join(TRUTH, 'offline-busy-plain'), join(folder, 'truth', 'bare'), { recursive: true });
+    rmSync(join(folder, 'truth', 'bare', 'loaded2-before', 'kpageflags.gz'));
+    const { status, out } = run(bare, '--json');
+    expect(status).toBe(0);
+    const plain = JSON.parse(out).captures.find((c: { name: string }) => c.name === 'bare');
+    expect(plain).toMatchObject({ rows: 8, noRecall: { value: 1 }, yesRecall: { value: 1 } });
+  });
+
   it('A13 a block that the snapshot does not list is a maybe with its reason, not a crash', () => {
     const odd = table((lines) => lines.slice(0, 2).map((l) => l.replace('loaded2,0,0,none', 'loaded2,999,0,none')));
     const { status, out } = run(odd);

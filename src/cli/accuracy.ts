@@ -14,7 +14,7 @@ import { parseArgs } from 'node:util';
 import { err, ok, type Result } from '#base/result';
 import { toBlockId } from '#base/units';
 import type { Capture } from '#capture/capture';
-import { overlay, type PageRuns, RunBuilder } from '#capture/page-runs';
+import { overlay, type PageRuns, RunBuilder, runsOf } from '#capture/page-runs';
 import { readCapture } from '#hosts/linux/read-capture';
 import { readGzipWords } from '#hosts/linux/root';
 import { readMemoryBlocks } from '#kernfs/memory-blocks';
@@ -116,7 +116,10 @@ function judgeRow(folder: string, capture: Capture, row: TruthRow): Result<Said,
   return ok({ verdict: v.verdict, code: v.code, errno: v.errno, reason: v.reason });
 }
 
-/** The snapshot with the block's part of kpageflags and kpagecount replaced by what was read just before the attempt. */
+/**
+ * The snapshot with the block's part of kpageflags and kpagecount replaced by what was read just before the attempt.
+ * A snapshot without page flags is taken to be free elsewhere: what is in the block decides.
+ */
 function withOwnPages(folder: string, capture: Capture, row: TruthRow): Result<Capture, string> {
   if (row.pagesFile === '') return ok(capture);
   const memory = readMemoryBlocks(capture.tree);
@@ -125,30 +128,25 @@ function withOwnPages(folder: string, capture: Capture, row: TruthRow): Result<C
   const file = path.join(folder, row.pagesFile);
   const flags = readPages(file, blockPages);
   if (!flags.ok) return flags;
+  const { kpageflags, kpagecount, ...rest } = capture;
+  const blocks = Math.max(row.block, ...memory.value.blocks.map((b) => b.id)) + 1;
+  const around = kpageflags ?? runsOf([[BUDDY, 0, blocks * blockPages]]);
+  const own = { ...rest, kpageflags: laid(around, row.block * blockPages, flags.value, NOPAGE) };
+  if (kpagecount === undefined) return ok(own);
   const countsFile = file.replace(/\.kpf\.gz$/, '.kpc.gz');
-  const { kpageflags, kpagecount } = capture;
-  let counts = kpagecount;
-  if (kpagecount !== undefined && countsFile !== file && fs.existsSync(countsFile)) {
-    const read = readPages(countsFile, blockPages);
-    if (!read.ok) return read;
-    counts = laid(kpagecount, row.block * blockPages, read.value, 0);
-  }
-  const { kpagecount: _, ...rest } = capture;
-  return ok({
-    ...rest,
-    kpageflags: laid(kpageflags, row.block * blockPages, flags.value, NOPAGE),
-    ...(counts === undefined ? {} : { kpagecount: counts }),
-  });
+  if (countsFile === file || !fs.existsSync(countsFile)) return ok({ ...own, kpagecount });
+  const counts = readPages(countsFile, blockPages);
+  if (!counts.ok) return counts;
+  return ok({ ...own, kpagecount: laid(kpagecount, row.block * blockPages, counts.value, 0) });
 }
 
+const BUDDY = 1 << 10;
 const NOPAGE = 1 << 20;
 
 /** `patch` over `runs`; a gap before it, as after a snapshot that ends earlier, is filled with `filler`. */
-function laid(runs: PageRuns | undefined, startPfn: number, patch: PageRuns, filler: number): PageRuns {
-  const gap = new RunBuilder();
-  gap.pushRun(filler, 0, Math.max(0, startPfn - (runs?.endPfn ?? 0)));
-  const whole = runs === undefined ? gap.finish() : overlay(runs, runs.endPfn, gap.finish());
-  return overlay(whole, startPfn, patch);
+function laid(runs: PageRuns, startPfn: number, patch: PageRuns, filler: number): PageRuns {
+  const gap = runsOf([[filler, 0, Math.max(0, startPfn - runs.endPfn)]]);
+  return overlay(overlay(runs, runs.endPfn, gap), startPfn, patch);
 }
 
 function readPages(file: string, blockPages: number): Result<PageRuns, string> {
@@ -156,7 +154,8 @@ function readPages(file: string, blockPages: number): Result<PageRuns, string> {
   const failure = readGzipWords(file, (pairs, frames) => builder.push(pairs, frames));
   if (failure !== undefined) return err(`${file} cannot be read: ${failure.detail}.`);
   const runs = builder.finish();
-  if (runs.endPfn === blockPages) return ok(runs);
+  // Fewer frames than a block has: the kernel's file ended there, and the snapshot says what follows.
+  if (runs.endPfn > 0 && runs.endPfn <= blockPages) return ok(runs);
   return err(`${file} has ${runs.endPfn} frames; a memory block of this machine has ${blockPages}.`);
 }
 

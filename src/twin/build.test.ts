@@ -69,6 +69,22 @@ describe('a twin of a synthetic capture', () => {
     expect(twin.machine.check()).toEqual([]);
   });
 
+  it('T17 memory blocks of other sizes: 256 MiB', () => {
+    const blockPages = 65536;
+    const at = (block: number) => block * blockPages;
+    const twin = twinOf({
+      blockPages,
+      blocks: [{ id: 16 }, { id: 17, zone: 'Movable', node: 1 }, { id: 18, node: 1, state: 'offline' }],
+      frames: [
+        [at(16) + 40_000, 900, WORD.slab],
+        [at(17) + 60_000, 5000, WORD.anon],
+      ],
+    });
+    expect(differences(twin)).toEqual([]);
+    expect(twin.machine.check()).toEqual([]);
+    expect(twin.machine.blockPages).toBe(blockPages);
+  });
+
   it('T18 every frame of an online block is held or free, as its word says', () => {
     const twin = twinOf(mixed);
     expect(held(twin)).toEqual({

@@ -15,7 +15,7 @@
 //   pcp = sum of zoneinfo's pagesets counts: so many unflagged frames lie on per-CPU lists   (measured; which: assumed)
 //   the rest is kernel memory that shows no flag                                                         (derived)
 //
-// Sources: spec 1.4, 1.5, 2.1, 6; lab facts 8, 9, 14.
+// Sources: spec 1.4, 1.5, 2.1, 4.4, 6; docs/fidelity.md.
 
 import { Prng } from '#base/prng';
 import { err, ok, type Result } from '#base/result';

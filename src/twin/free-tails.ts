@@ -4,7 +4,7 @@
 //
 // Heads only is noticed by the sums: far fewer flagged frames than zoneinfo's free pages. Then each head takes the
 // unflagged frames behind it, as far as alignment and other frames allow. Per-CPU pages that happen to follow a head
-// are taken too; compare.ts shows the difference. Measured: Debian 6.1, 6.12 and a 6.18 flag all frames (lab fact 9).
+// are taken too; compare.ts shows the difference. Measured: Debian 6.1, 6.12 and a 6.18 flag all frames (T11, T12).
 
 import type { ZoneinfoZone } from '#kernfs/zoneinfo';
 import { MAX_ORDER } from '#mm/index';

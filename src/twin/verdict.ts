@@ -16,7 +16,7 @@
 //   otherwise                                                      yes
 //
 // Unflagged frames are taken to be free on per-CPU lists: on 516 real attempts no block was refused for them alone.
-// Sources: spec 3.1, 3.2; lab facts 5, 6, 7, 8.
+// Sources: spec 3.1, 3.2; docs/fidelity.md tells how it did beside real kernels.
 
 import {
   type Blocker,
