@@ -165,7 +165,7 @@ function loseChunk(p: Pool): void {
 }
 
 describe('check', () => {
-  it('C0 C1 C2 C3 C4 C5 a sound machine has no violations, whatever was done to it', () => {
+  it('C0 C1 C2 C3 C4 C5 M1 a sound machine has no violations, whatever was done to it', () => {
     const { m, block } = world();
     for (const b of [3, 0]) {
       m.offline(block(b));

@@ -108,7 +108,7 @@ for (const [placement, zone] of [
   ['fullest', 'Movable'],
   ['lifo', 'Normal'],
 ] as const) {
-  it(`C2 D1 every sequence of up to ${DEPTH} operations, ${placement}, ${zone}`, () => {
+  it(`C2 D1 FA5 every sequence of up to ${DEPTH} operations, ${placement}, ${zone}`, () => {
     const w = worldFrom(`n0 ${zone} ........`, { placement });
     for (const letter of 'MTUB') w.holder(letter);
     const root = w.m;
