@@ -2,7 +2,7 @@
 
 import type { Command } from 'commander';
 import { formatSize, hex, plural } from '#base/format';
-import { type CheckReport, type CheckRow, check, type SourceInfo, type Tally } from '#query/index';
+import { type CheckReport, type CheckRow, check, type SourceInfo } from '#query/index';
 import { blockColumns, sizeText } from './columns.ts';
 import { EXIT } from './exit-code.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
@@ -18,7 +18,7 @@ import {
   withSummary,
   withTable,
 } from './options.ts';
-import { formatMs, hanging, type Paint, paint } from './style.ts';
+import { formatMs, hanging, paint } from './style.ts';
 
 const DEFAULTS = [
   'RANGE',
@@ -96,17 +96,20 @@ function formatSummary(io: Io, report: CheckReport, options: TableOptions): stri
     lines.push(hanging(label, text, { indent: INDENT, width }));
   };
   const size = (bytes: number): string => sizeText(bytes, options.bytes === true);
-  const part = (t: Tally, word: string, how: Paint): string =>
-    t.blocks === 0 ? '' : paint(`${plural(t.blocks, 'block')} ${word} (${size(t.bytes)})`, how, colour);
-  const alone = [
-    part(counts.yes, 'would go', 'green'),
-    part(counts.no, 'would not', 'red'),
-    part(counts.maybe, 'might', 'yellow'),
-    counts.offline.blocks === 0
-      ? ''
-      : `${plural(counts.offline.blocks, 'block')} offline already (${size(counts.offline.bytes)})`,
-  ].filter((t) => t !== '');
-  lines.push(`${'One by one:'.padEnd(INDENT)}${alone.join(', ')}`);
+  const alone = (
+    [
+      [counts.yes, 'would go', 'green'],
+      [counts.no, 'would not', 'red'],
+      [counts.maybe, 'might', 'yellow'],
+      [counts.offline, 'offline already', 'dim'],
+    ] as const
+  )
+    .filter(([t]) => t.blocks > 0)
+    .map(([t, word, how]) => ({ text: `${plural(t.blocks, 'block')} ${word} (${size(t.bytes)})`, how }));
+  // Measured before it is painted: colour has no width.
+  const length = INDENT + alone.reduce((n, a) => n + a.text.length + 2, -2);
+  const between = width !== undefined && length > width ? `,\n${' '.repeat(INDENT)}` : ', ';
+  lines.push('One by one:'.padEnd(INDENT) + alone.map((a) => paint(a.text, a.how, colour)).join(between));
   if (counts.maybe.blocks > 0 && source.level === 'pages')
     say('', 'might: page flags cannot tell; Linux could try for ever (a signal, Ctrl-C, ends that and loses nothing)');
   if (source.level === 'counters') {

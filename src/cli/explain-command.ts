@@ -1,7 +1,7 @@
 // dimmer explain: what stands in the way, who holds it, what would free it, and what that costs.
 
 import type { Command } from 'commander';
-import { formatSize, groupDigits, hex, plural } from '#base/format';
+import { formatSize, hex, plural } from '#base/format';
 import { CLASS_WORDS, type ExplainReport, explainBlocks, sayIds } from '#query/index';
 import type { ExplainGroup, Remedy } from '#twin/index';
 import { sourceLine } from './check-command.ts';
@@ -114,7 +114,7 @@ const COST: Readonly<Record<Remedy['cost'], string>> = {
   none: 'cheap',
   service: 'something stops',
   reboot: 'reboot',
-  'not-in-linux': 'no Linux does it',
+  'not-in-linux': 'not in Linux',
 };
 
 function formatGroup(
@@ -127,7 +127,7 @@ function formatGroup(
     g.name === CLASS_WORDS[g.class] || g.class === 'unknown' || g.class === 'none' ? g.name : `${g.name} [${g.class}]`;
   const counted = `${plural(g.pages, 'page')} (${formatSize(g.bytes)}) in ${plural(g.pageblocks, 'pageblock')} of block${g.blocks.length === 1 ? '' : 's'} ${sayIds(g.blocks)}`;
   const runs = all ? g.runs : g.runs.slice(0, RUNS_SHOWN);
-  const more = g.runs.length > runs.length ? `, and ${groupDigits(g.runs.length - runs.length)} more runs (-a)` : '';
+  const more = g.runs.length > runs.length ? `, and ${plural(g.runs.length - runs.length, 'run')} more (-a)` : '';
   const pfns = runs.map((r) =>
     r.endPfn - r.startPfn === 1 ? `0x${hex(r.startPfn)}` : `0x${hex(r.startPfn)}-0x${hex(r.endPfn - 1)}`,
   );

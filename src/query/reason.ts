@@ -3,7 +3,6 @@
 // The words are for people who have never heard of pageblocks; a kernel engineer finds the class and the count. The
 // full sentence of each block (with its errno) is BlockVerdict.reason.
 
-import { groupDigits } from '#base/format';
 import { PAGE_CLASSES, type PageClass } from '#mm/index';
 import type { BlockVerdict, VerdictCode } from '#twin/index';
 
@@ -40,7 +39,7 @@ const FIXED: Readonly<Partial<Record<VerdictCode, string>>> = {
   'all-free': 'nothing in use',
   migrates: 'all that is in use can move',
   hole: 'not RAM throughout (memory holes): never',
-  multizone: 'in several zones or nodes: never',
+  multizone: 'in no one zone (holes, or several zones): never',
   offline: 'offline already',
   'going-offline': 'going offline right now',
   deferred: 'the kernel has not initialised all of it yet',
@@ -59,13 +58,13 @@ const COUNTED: Readonly<Partial<Record<VerdictCode, (members: readonly BlockVerd
       : 'in a kernel zone; its pages were not seen',
 };
 
-/** "slab 2 131, page tables 40": the largest classes first, three at the most. */
+/** "slab 2131, page tables 40": the largest classes first, three at the most. */
 function classCounts(members: readonly BlockVerdict[]): string {
   const pages = new Map<PageClass | 'none', number>();
   for (const v of members)
     for (const b of v.blockers) pages.set(b.class, (pages.get(b.class) ?? 0) + b.endPfn - b.startPfn);
   const rank = (c: PageClass | 'none'): number => (c === 'none' ? -1 : PAGE_CLASSES.indexOf(c));
   const sorted = [...pages].sort((a, b) => b[1] - a[1] || rank(a[0]) - rank(b[0]));
-  const shown = sorted.slice(0, 3).map(([c, n]) => `${CLASS_WORDS[c]} ${groupDigits(n)}`);
+  const shown = sorted.slice(0, 3).map(([c, n]) => `${CLASS_WORDS[c]} ${n}`);
   return shown.join(', ') + (sorted.length > 3 ? ', more' : '');
 }
