@@ -67,6 +67,9 @@ export function formatTable<Row>(
   return rows.length === 0 ? '' : formatAligned(rows, columns, style);
 }
 
+/** Prose narrower than this is no prose: better a column less. */
+const PROSE_LEAST = 18;
+/** Where columns had to go already, prose narrower than this moves below its row. */
 const PROSE_MIN = 24;
 const PROSE_INDENT = 4;
 
@@ -83,12 +86,13 @@ function formatAligned<Row>(
   const fixed = (): number =>
     widths.reduce((n, w, k) => (columns[k] === proseOf(columns) ? n : n + w + 1), 0) - (proseOf(columns) ? 0 : 1);
   const room = style.width ?? Number.POSITIVE_INFINITY;
-  if (!style.chosen && fixed() + (proseOf(columns) ? PROSE_MIN : 0) > room) {
+  if (!style.chosen && fixed() + (proseOf(columns) ? PROSE_LEAST : 0) > room) {
     columns = asked.filter((c) => c.narrow !== 'drop');
     ({ cells, widths } = measure(rows, columns));
   }
   const prose = proseOf(columns);
-  const below = prose !== undefined && fixed() + PROSE_MIN > room;
+  const least = columns === asked && !style.chosen ? PROSE_LEAST : PROSE_MIN;
+  const below = prose !== undefined && fixed() + least > room;
   const plain = prose === undefined ? columns : columns.slice(0, -1);
 
   const line = (texts: readonly string[], row: Row | undefined): string => {

@@ -16,8 +16,8 @@ type Difference = ReturnType<typeof verify>['differences'][number];
 
 const COLUMNS: readonly Column<Difference>[] = [
   { name: 'FILE', align: 'left', help: 'kernel file', text: (d) => d.file },
-  { name: 'KERNEL', align: 'right', help: 'what it says', text: (d) => groupDigits(d.captured) },
-  { name: 'TWIN', align: 'right', help: 'what the twin has', text: (d) => groupDigits(d.twin) },
+  { name: 'KERNEL', align: 'right', help: 'what it says', text: (d) => String(d.captured) },
+  { name: 'TWIN', align: 'right', help: 'what the twin has', text: (d) => String(d.twin) },
   { name: 'FIGURE', align: 'left', help: 'which figure', text: (d) => d.name, prose: true },
 ];
 
