@@ -14,7 +14,9 @@ const world = (): World => {
     n0 Normal   ........|M......#
     n1 Normal   .R..V...
     n1 Movable  X.......
+    n1 Movable  ........
   `);
+  expect(w.m.sections.rows[4]).toBeUndefined(); // an idle section: the checker settles it by counting
   // Some frames on a per-CPU list.
   const got = Array.from({ length: 8 }, () => w.m.alloc(w.holder('M'), toOrder(0), { topZone: 1 }));
   for (const pfn of got) w.m.free(toPfn(pfn));
@@ -79,6 +81,17 @@ const BREAKS: readonly { name: string; rule: string; level: 0 | 1 | 2 | 3; break
   { name: "a pageblock's pool", rule: 'C5', level: 1, break: ({ m }) => void (m.poolOf[5] = 2) },
   { name: "a pageblock's pool: its free frames", rule: 'C2', level: 2, break: ({ m }) => void (m.poolOf[5] = 2) },
   { name: 'a pageblock without a pool', rule: 'C2', level: 2, break: ({ m }) => void (m.poolOf[5] = -1) },
+  { name: "an idle pageblock's pool", rule: 'C2', level: 2, break: ({ m }) => void (m.poolOf[4 * 64 + 9] = 0) },
+  { name: 'an idle section without a pool', rule: 'C2', level: 2, break: ({ m }) => void m.poolOf.fill(-1, 4 * 64) },
+  {
+    name: 'a lost chunk of an idle section',
+    rule: 'C2',
+    level: 2,
+    break: ({ m }) => {
+      const p = m.poolNamed(toNodeId(1), 'Movable') as Pool; // drawn above
+      p.alloc.take(4 * PAGES_PER_SECTION + 2048 - p.base, 10);
+    },
+  },
   { name: 'managed off by one', rule: 'C2', level: 2, break: ({ m }) => void dma32(m).managed-- },
   { name: 'present off by one', rule: 'C2', level: 2, break: ({ m }) => void dma32(m).present-- },
   {

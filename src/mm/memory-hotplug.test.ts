@@ -626,6 +626,20 @@ describe('O13 other work between the steps', () => {
   });
 });
 
+describe("O13 frames in nobody's hands", () => {
+  it('O13 a frame of the block that is neither free nor used keeps the block from leaving', () => {
+    const { m, block } = worldFrom('n0 Normal ........\n n0 Normal ........');
+    const pool = m.poolNamed(toNodeId(0), 'Normal');
+    const work = until(m.beginOffline(block(0)), 'commit');
+    pool?.alloc.take(0, 10); // somebody is about to use it
+    expect(run(work).refusal).toMatchObject({ reason: 'stuck', errno: 'EINTR', blockers: [] });
+    expect(m.block(block(0))?.state).toBe('online');
+    pool?.alloc.freeToArea(0, 10, true);
+    expect(m.check()).toEqual([]);
+    expect(m.offline(block(0)).ok).toBe(true);
+  });
+});
+
 describe('E1 events', () => {
   it('E1 going-offline, then offline or cancel-offline, then online: one each, with numbers that only grow', () => {
     const { m, block } = worldFrom('n0 Normal M.......\n n0 Normal ........\n n0 Normal U.......');
