@@ -7,7 +7,7 @@
 //     memmap_on_memory         Y | N | force                    (force since 6.6; read-only at run time)
 //
 // Each may be absent: older kernels, or another configuration. A word that is in none of the lists above is refused:
-// guessing a policy would predict the wrong zones. Spec 1.8; lab fact 14: "Y" does not mean that it took effect.
+// guessing a policy would predict the wrong zones. Spec 1.8; measured on a real guest: "Y" does not mean that it took effect.
 // Follows Linux v6.12 mm/memory_hotplug.c.
 
 import type { Result } from '#base/result';
