@@ -7,7 +7,9 @@
 export class InvariantError extends Error {
   readonly values: Readonly<Record<string, unknown>>;
   constructor(message: string, values: Readonly<Record<string, unknown>> = {}) {
-    const shown = Object.entries(values).map(([k, v]) => `${k}=${typeof v === 'object' ? JSON.stringify(v) : String(v)}`);
+    const shown = Object.entries(values).map(
+      ([k, v]) => `${k}=${typeof v === 'object' ? JSON.stringify(v) : String(v)}`,
+    );
     super(shown.length === 0 ? message : `${message} (${shown.join(', ')})`);
     this.name = 'InvariantError';
     this.values = values;
