@@ -27,7 +27,7 @@ const run = (command) =>
     cwd: box,
     encoding: 'utf8',
     timeout: 120_000,
-    env: { ...process.env, NO_COLOR: '1', COLUMNS: '120' },
+    env: { ...process.env, NO_COLOR: '1', COLUMNS: '180' },
   });
 
 let failures = 0;

@@ -24,4 +24,3 @@ export function create(pages) {
     metadataBytes: () => machine.bytes(),
   };
 }
-

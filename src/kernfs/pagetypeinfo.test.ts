@@ -106,7 +106,7 @@ describe('pagetypeinfo', () => {
     expect(refusal(MADE.replace('Number of mixed blocks      Movable', 'Number of mixed blocks    Unmovable'))).toMatch(
       /the same migrate types/,
     );
-    expect(refusal(MADE.replace(/(mixed[^]*)Normal/, '$1  DMA'))).toBe(
+    expect(refusal(MADE.replace(/(mixed[\s\S]*)Normal/, '$1  DMA'))).toBe(
       '/proc/pagetypeinfo, line 13: the zones with mixed blocks are not the zones above',
     );
     expect(refusal(MADE.replace('>100000', '  >1000'))).toMatch(/line 5: expected a zone, a type and 2 free counts/);

@@ -220,7 +220,10 @@ function bootBlocks(m: Machine, zoned: readonly ZonedRange[]): void {
       if (z.offline) offline += n;
       else pools.add(poolOfRange(m, z).id);
     }
-    assert(offline === 0 || offline === present, 'offline RAM is whole memory blocks', { block: blocks.id[row], offline });
+    assert(offline === 0 || offline === present, 'offline RAM is whole memory blocks', {
+      block: blocks.id[row],
+      offline,
+    });
     blocks.state[row] = pools.size > 0 ? BLOCK_ONLINE : BLOCK_OFFLINE;
     blocks.absent[row] = m.blockPages - present;
     blocks.pool[row] = pools.size === 1 ? ([...pools][0] as number) : NO_POOL;
