@@ -42,68 +42,85 @@ const PATIENCE = 8_000;
 const BLOCK_WEIGHT = 4;
 
 /**
- * @returns type of each unit. Cost O(tries): bounded by `tries` pair moves after at most 8 sweeps.
+ * @returns type of each unit. Cost O(tries): bounded by `tries` pair moves after at most 8 sweeps; a move looks at the
+ *          orders that the units have only.
  */
 export function assignTypes(units: TypeUnits, targets: TypeTargets, prng: Prng, tries = 200_000): Uint8Array {
-  const type = new Uint8Array(units.length);
+  const { free, pageblocks } = units;
+  const { types } = targets;
+  const type = Uint8Array.from(units.kernel, (k) => (k === 1 ? MIGRATE_UNMOVABLE : MIGRATE_MOVABLE));
+  /** Bit o is set when the unit has a free chunk of order o. */
+  const orders = new Int32Array(units.length);
   const have = new Float64Array(8 * NR_ORDERS);
   const blocks = new Float64Array(8);
-  const { types } = targets;
   for (let u = 0; u < units.length; u++) {
-    type[u] = units.kernel[u] === 1 ? MIGRATE_UNMOVABLE : MIGRATE_MOVABLE;
-    add(u, type[u] as number, 1);
-  }
-
-  function add(u: number, t: number, sign: number): void {
+    const t = type[u] as number;
+    blocks[t] = (blocks[t] as number) + (pageblocks[u] as number);
     for (let o = 0; o < NR_ORDERS; o++) {
-      have[t * NR_ORDERS + o] = (have[t * NR_ORDERS + o] as number) + sign * (units.free[u * NR_ORDERS + o] as number);
+      const n = free[u * NR_ORDERS + o] as number;
+      if (n > 0) orders[u] = (orders[u] as number) | (1 << o);
+      have[t * NR_ORDERS + o] = (have[t * NR_ORDERS + o] as number) + n;
     }
-    blocks[t] = (blocks[t] as number) + sign * (units.pageblocks[u] as number);
   }
 
-  /** Distance of one type's sums from what is wanted. */
-  function distance(t: number): number {
-    let d = BLOCK_WEIGHT * Math.abs((blocks[t] as number) - (targets.blocks[t] as number));
-    for (let o = 0; o < NR_ORDERS; o++) {
-      const k = t * NR_ORDERS + o;
-      const gap = (have[k] as number) - (targets.free[k] as number);
-      if (gap > 0 && targets.capped[k] === 1) continue;
-      d += Math.abs(gap) * (1 << o);
-    }
-    return d;
+  /** What it costs that a list (t * 11 + order) has `n` chunks. */
+  function listCost(list: number, n: number): number {
+    const gap = n - (targets.free[list] as number);
+    if (gap > 0 && targets.capped[list] === 1) return 0;
+    return Math.abs(gap) * (1 << (list % NR_ORDERS));
   }
 
-  /** Tries unit u as type t; keeps it when that is no worse than `limit` allows. @returns the gain. */
-  function tryMove(u: number, t: number, minGain: number): number {
+  const blockCost = (t: number, n: number): number => BLOCK_WEIGHT * Math.abs(n - (targets.blocks[t] as number));
+
+  /** Distance that is saved when unit u goes from type a to b and, with w >= 0, unit w from b to a. */
+  function gainOf(u: number, w: number, a: number, b: number): number {
+    const lost = (pageblocks[u] as number) - (w < 0 ? 0 : (pageblocks[w] as number));
+    const na = blocks[a] as number;
+    const nb = blocks[b] as number;
+    let gain = blockCost(a, na) - blockCost(a, na - lost) + blockCost(b, nb) - blockCost(b, nb + lost);
+    for (let left = (orders[u] as number) | (w < 0 ? 0 : (orders[w] as number)); left !== 0; left &= left - 1) {
+      const o = 31 - Math.clz32(left & -left);
+      const d = (free[u * NR_ORDERS + o] as number) - (w < 0 ? 0 : (free[w * NR_ORDERS + o] as number));
+      const la = a * NR_ORDERS + o;
+      const lb = b * NR_ORDERS + o;
+      const ha = have[la] as number;
+      const hb = have[lb] as number;
+      gain += listCost(la, ha) - listCost(la, ha - d) + listCost(lb, hb) - listCost(lb, hb + d);
+    }
+    return gain;
+  }
+
+  function move(u: number, a: number, b: number): void {
+    type[u] = b;
+    blocks[a] = (blocks[a] as number) - (pageblocks[u] as number);
+    blocks[b] = (blocks[b] as number) + (pageblocks[u] as number);
+    for (let left = orders[u] as number; left !== 0; left &= left - 1) {
+      const o = 31 - Math.clz32(left & -left);
+      const n = free[u * NR_ORDERS + o] as number;
+      have[a * NR_ORDERS + o] = (have[a * NR_ORDERS + o] as number) - n;
+      have[b * NR_ORDERS + o] = (have[b * NR_ORDERS + o] as number) + n;
+    }
+  }
+
+  /** Gives unit u type t if that helps. */
+  function tryMove(u: number, t: number): boolean {
     const from = type[u] as number;
-    if (from === t) return 0;
-    const before = distance(from) + distance(t);
-    add(u, from, -1);
-    add(u, t, 1);
-    const gain = before - distance(from) - distance(t);
-    if (gain >= minGain) {
-      type[u] = t;
-      return gain;
-    }
-    add(u, t, -1);
-    add(u, from, 1);
-    return 0;
+    if (from === t || gainOf(u, -1, from, t) <= 0) return false;
+    move(u, from, t);
+    return true;
   }
 
   for (let sweep = 0; sweep < 8; sweep++) {
-    let gained = 0;
-    for (let u = 0; u < units.length; u++) {
-      for (const t of types) gained += tryMove(u, t, 1e-9);
-    }
-    if (gained === 0) break;
+    let gained = false;
+    for (let u = 0; u < units.length; u++) for (const t of types) gained = tryMove(u, t) || gained;
+    if (!gained) break;
   }
 
   // Pairs: one unit goes from a to b, another comes from b to a. Only units with few free pages tell types apart.
+  const SMALL = (1 << 9) - 1; // orders 0 to 8
   const partial: number[] = [];
   for (let u = 0; u < units.length; u++) {
-    let small = 0;
-    for (let o = 0; o < 9; o++) small += units.free[u * NR_ORDERS + o] as number;
-    if (small > 0 || units.kernel[u] === 1) partial.push(u);
+    if (((orders[u] as number) & SMALL) !== 0 || units.kernel[u] === 1) partial.push(u);
   }
   let idle = 0;
   for (let k = 0; k < tries && partial.length > 1 && idle < PATIENCE; k++) {
@@ -113,25 +130,14 @@ export function assignTypes(units: TypeUnits, targets: TypeTargets, prng: Prng, 
     const a = type[u] as number;
     const b = type[w] as number;
     if (a === b) {
-      if (tryMove(u, types[prng.below(types.length)] as number, 1e-9) > 0) idle = 0;
+      if (tryMove(u, types[prng.below(types.length)] as number)) idle = 0;
       continue;
     }
-    const before = distance(a) + distance(b);
-    add(u, a, -1);
-    add(u, b, 1);
-    add(w, b, -1);
-    add(w, a, 1);
-    const after = distance(a) + distance(b);
-    if (after < before) idle = 0;
-    if (after <= before) {
-      type[u] = b;
-      type[w] = a;
-    } else {
-      add(u, b, -1);
-      add(u, a, 1);
-      add(w, a, -1);
-      add(w, b, 1);
-    }
+    const gain = gainOf(u, w, a, b);
+    if (gain < 0) continue;
+    if (gain > 0) idle = 0;
+    move(u, a, b); // an exchange that changes nothing is taken too: it leads on from flat places
+    move(w, b, a);
   }
   return type;
 }

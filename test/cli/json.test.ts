@@ -38,7 +38,7 @@ function closed(schema: unknown): unknown {
 
 describe('JSON', () => {
   for (const [kind, commands] of Object.entries(COMMANDS)) {
-    it(`${kind} is what its schema says`, () => {
+    it(`Q12 ${kind} is what its schema says`, () => {
       const validate = new Ajv2020({ strict: true, allErrors: true }).compile(closed(schemaOf(kind)) as object);
       const sources = [
         ['--from', DEMO],
@@ -58,7 +58,7 @@ describe('JSON', () => {
     });
   }
 
-  it('a schema rejects a document with a property missing', () => {
+  it('Q12 a schema rejects a document with a property missing', () => {
     const validate = new Ajv2020().compile(schemaOf('check'));
     const document = JSON.parse(runCli(['check', '--json', '-q', '--from', DEMO]).out);
     expect(validate(document)).toBe(true);
@@ -66,7 +66,7 @@ describe('JSON', () => {
     expect(validate(document)).toBe(false);
   });
 
-  it('says the same as the text', () => {
+  it('Q12 says the same as the text', () => {
     const document = JSON.parse(runCli(['check', '--json', '-q', '--from', DEMO]).out);
     const raw = runCli(['check', '-r', '-n', '-b', '-q', '-o', 'BLOCK,VERDICT,BLOCKING', '--from', DEMO]).out;
     const lines = document.rows.map(

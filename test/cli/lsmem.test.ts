@@ -9,7 +9,7 @@ const lsmem = (args: readonly string[]) =>
 const version = lsmem(['--version']);
 const there = version.status === 0;
 
-describe('lsmem', () => {
+describe('Q10 lsmem', () => {
   beforeAll(() => {
     if (!there) process.stderr.write('SKIPPED: lsmem of util-linux is not installed; nothing was compared with it\n');
   });

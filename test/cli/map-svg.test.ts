@@ -9,7 +9,7 @@ import { BUSY_DIMM, DEMO, runCli, scratchDirectory } from './run-cli.ts';
 const svg = runCli(['map', '-q', '--from', DEMO, '-o', '-']).out;
 
 describe('map as SVG', () => {
-  it('docs/images/map.svg is what dimmer map draws today', () => {
+  it('Q14 docs/images/map.svg is what dimmer map draws today', () => {
     expect(
       readFileSync(join(ROOT, 'docs/images/map.svg'), 'utf8') === svg,
       'npm run build; node dist/cli/main.js map',
@@ -54,7 +54,7 @@ describe('map as SVG', () => {
     expect(svg).not.toMatch(/href|<script|<style|@import|url\((?!#)/);
   });
 
-  it('no two kinds of filling look alike without colour: lightness differs, or a stroke does', () => {
+  it('Q14 no two kinds of filling look alike without colour: lightness differs, or a stroke does', () => {
     const luma = (hex: string): number => {
       const [r, g, b] = [1, 3, 5].map((k) => Number.parseInt(hex.slice(k, k + 2), 16)) as [number, number, number];
       return 0.2126 * r + 0.7152 * g + 0.0722 * b;

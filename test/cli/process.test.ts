@@ -12,7 +12,7 @@ const sh = (script: string) =>
 const node = `'${process.execPath}' '${MAIN}'`;
 
 describe('the process', () => {
-  it('a reader that goes away ends it quietly: | head', () => {
+  it('Q13 a reader that goes away ends it quietly: | head', () => {
     const ran = sh(`${node} explain node:0 -a -q --from '${DEMO}' | head -n 1; echo "codes \${PIPESTATUS[*]}"`);
     expect(ran.stderr).toBe('');
     expect(ran.stdout).toMatch(/^demo\.dimmer, .*\ncodes 0 0\n$/);
@@ -28,7 +28,7 @@ describe('the process', () => {
     expect(sh(`${node} check block:2 -q --from '${DEMO}' > /dev/null`).status).toBe(3);
   });
 
-  it('Ctrl-C ends it with what shells call 130', () => {
+  it('Q13 Ctrl-C ends it with what shells call 130', () => {
     const ran = sh(`${node} check -q & pid=$!; sleep 0.3; kill -INT $pid; wait $pid; echo "code $?"`);
     // Too fast to be caught is no failure of this machine; anything else than done or interrupted is.
     expect(ran.stdout).toMatch(/code (130|0)\n$/);

@@ -46,7 +46,7 @@ describe('refusals', () => {
     refused(['check', target, '-q', '--from', DEMO], 2, says);
   });
 
-  it('a truncated, damaged, foreign or newer file is exit 2, and no output file appears', () => {
+  it('Q2 a truncated, damaged, foreign or newer file is exit 2, and no output file appears', () => {
     const directory = scratchDirectory();
     const good = readFileSync(DEMO);
     const file = join(directory, 'bad.dimmer');
@@ -73,14 +73,14 @@ describe('refusals', () => {
     expect(readdirSync(directory)).toEqual(['bad.dimmer']);
   });
 
-  it('a source that is absent, empty or no machine is exit 2', () => {
+  it('Q3 a source that is absent, empty or no machine is exit 2', () => {
     const directory = scratchDirectory();
     refused(['check', '-q', '--from', join(directory, 'none')], 2, /does not exist/);
     refused(['check', '-q', '--from', directory], 2, /neither proc\/zoneinfo/);
     refused(['check', '-q', '--sysroot', DEMO], 2, /is not a directory; a bundle is read with --from/);
   });
 
-  it('files of a kernel that make no sense are exit 2, a kernel without memory blocks is exit 4', () => {
+  it('Q3 files of a kernel that make no sense are exit 2, a kernel without memory blocks is exit 4', () => {
     const broken = unpacked(BUSY_DIMM, { pages: false });
     writeFileSync(join(broken, 'proc/zoneinfo'), 'Node 0, zone what\n');
     refused(['check', '-q', '--sysroot', broken], 2, /\/proc\/zoneinfo, line 1/);
@@ -93,20 +93,20 @@ describe('refusals', () => {
     refused(['check', '-q', '--sysroot', bare], 4, /memory blocks/);
   });
 
-  it('what cannot be had is exit 3', () => {
+  it('Q4 what cannot be had is exit 3', () => {
     for (const target of ['size:4G', 'block:2', 'block:5', 'node:0'])
       expect(runCli(['check', target, '-q', '--from', DEMO]).code, target).toBe(3);
     for (const target of ['size:512M', 'block:9-13', 'block:45-46'])
       expect(runCli(['check', target, '-q', '--from', DEMO]).code, target).toBe(0);
   });
 
-  it('without the pages there is no picture (4), and no size is promised (3)', () => {
+  it('Q4 without the pages there is no picture (4), and no size is promised (3)', () => {
     const directory = unpacked(DEMO, { pages: false });
     refused(['map', '-q', '--sysroot', directory], 4, /run it as root/);
     expect(runCli(['check', 'size:128M', '-q', '--sysroot', directory]).code).toBe(3);
   });
 
-  it('never writes to /proc, /sys or /dev, nor over a file that is not its own kind', () => {
+  it('Q1 never writes to /proc, /sys or /dev, nor over a file that is not its own kind', () => {
     for (const place of ['/proc/x', '/sys/x', '/dev/null']) {
       refused(['map', '-q', '--from', DEMO, '-o', place], 2, /nothing was written/);
       refused(['capture', '-q', '--from', DEMO, '-o', place], 2, /nothing was written/);
@@ -119,7 +119,7 @@ describe('refusals', () => {
     expect(readFileSync(precious, 'utf8')).toBe('years of work');
   });
 
-  it('where there is no Linux, the bundled capture answers, and says so', () => {
+  it('Q9 where there is no Linux, the bundled capture answers, and says so', () => {
     const ran = runCli(['check'], { platform: 'darwin' });
     expect(ran.code).toBe(0);
     expect(ran.err).toMatch(/^dimmer: there is no Linux here: this is a bundled capture of a real guest/);
@@ -128,7 +128,7 @@ describe('refusals', () => {
 });
 
 describe('capture and unpack', () => {
-  it('a capture of an unpacked bundle gives the same answer as the bundle', () => {
+  it('Q10 a capture of an unpacked bundle gives the same answer as the bundle', () => {
     const directory = unpacked(DEMO, { pages: true });
     const again = join(scratchDirectory(), 'again.dimmer');
     expect(runCli(['capture', '-q', '-s', directory, '-o', again]).code).toBe(0);

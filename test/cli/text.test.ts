@@ -29,20 +29,20 @@ describe('text output', () => {
     await expect(out).toMatchFileSnapshot(golden(name));
   });
 
-  it('without /proc/kpageflags: says what is not known and how to get it', async () => {
+  it('Q8 without /proc/kpageflags: says what is not known and how to get it', async () => {
     const { code, out } = runCli(['check', '-q', '--sysroot', unpacked(DEMO, { pages: false })]);
     expect(code).toBe(0);
     expect(out).toMatch(/as root: sudo dimmer check/);
     await expect(out.replace(/^.*\/machine,/, 'DIR,')).toMatchFileSnapshot(golden('check-counters'));
   });
 
-  it('notes on what is missing go to stderr, data to stdout; -q silences them', () => {
+  it('Q5 notes on what is missing go to stderr, data to stdout; -q silences them', () => {
     const loud = runCli(['check', '--from', DEMO]);
     expect(loud.err).toMatch(/^note: \/proc\/kpagecgroup absent/);
     expect(loud.out).toBe(runCli(['check', ...demo]).out);
   });
 
-  it('a terminal sees progress on stderr and colour on stdout, NO_COLOR takes the colour away', () => {
+  it('Q5 a terminal sees progress on stderr and colour on stdout, NO_COLOR takes the colour away', () => {
     const tty = { outIsTty: true, errIsTty: true, columns: 120, env: {} };
     const ran = runCli(['check', '--from', DEMO], tty);
     expect(ran.err).toMatch(/judging blocks \[#+\.*\] \d+\/32/);
@@ -52,11 +52,11 @@ describe('text output', () => {
     expect(runCli(['check', '--from', DEMO]).err).not.toContain('\r');
   });
 
-  it('two runs print the same bytes', () => {
+  it('Q6 two runs print the same bytes', () => {
     expect(runCli(['check', ...demo]).out).toBe(runCli(['check', ...demo]).out);
   });
 
-  it('no line of a table is wider than the terminal', () => {
+  it('Q7 no line of a table is wider than the terminal', () => {
     for (const columns of ['80', '100', '120', '160']) {
       const { out } = runCli(['check', ...demo], { env: { COLUMNS: columns } });
       const wide = out.split('\n').filter((line) => line.length > Number(columns));
