@@ -51,11 +51,11 @@ describe('parseTarget', () => {
     [':', 'a target is one of'],
   ])('"%s" is refused: %s', (text, hint) => expect(sentenceOf(text)).toContain(hint));
 
-  it('an address without 0x is refused: it might be decimal, and name another block', () => {
+  it('Q11 an address without 0x is refused: it might be decimal, and name another block', () => {
     expect(sentenceOf('range:100000000-13fffffff')).toContain('range:0x100000000-0x13fffffff?');
   });
 
-  it('an end that looks exclusive is refused: it would reach into one block more', () => {
+  it('Q11 an end that looks exclusive is refused: it would reach into one block more', () => {
     expect(sentenceOf('range:0x100000000-0x140000000')).toContain('0x13fffffff?');
   });
 });
