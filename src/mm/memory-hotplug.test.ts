@@ -9,6 +9,7 @@ import { PAGES_PER_SECTION } from './geometry.ts';
 import { Machine } from './machine.ts';
 import { type Notifier, type OfflineStage, OfflineWork } from './memory-hotplug.ts';
 import { ERRNO, ERRNO_OF } from './refusal.ts';
+import { computeWatermarks } from './watermark.ts';
 
 const run = (w: OfflineWork): OfflineWork => {
   while (!w.finished) w.step();
@@ -345,6 +346,18 @@ describe('O2 O3 O12 a block that left', () => {
     expect(m.check()).toEqual([]);
   });
 
+  it('O12 only the border that left moves: a zone that begins at frame 1 still does when its end goes', () => {
+    const { m, block } = worldFrom('n0 Normal #.......\n n0 Normal ........\n n0 Normal ........\n n0 Normal .......#');
+    const pool = m.poolNamed(toNodeId(0), 'Normal');
+    expect(m.offline(block(2)).ok).toBe(true);
+    expect([pool?.startPfn, pool?.endPfn]).toEqual([CELL_PAGES, 4 * PAGES_PER_SECTION]); // the last block has frames to its end
+    const two = worldFrom('n0 Normal #.......\n n0 Normal ........');
+    const other = two.m.poolNamed(toNodeId(0), 'Normal');
+    expect(two.m.offline(two.block(1)).ok).toBe(true);
+    expect([other?.startPfn, other?.endPfn]).toEqual([CELL_PAGES, PAGES_PER_SECTION]);
+    expect(two.m.check()).toEqual([]);
+  });
+
   it('O2 poisoned and never plugged frames stay in the block that goes; only managed ones are subtracted', () => {
     const { m, block, at } = worldFrom('n0 Movable XV.M....\n n0 Normal ........');
     const pool = m.poolNamed(toNodeId(0), 'Movable');
@@ -353,6 +366,31 @@ describe('O2 O3 O12 a block that left', () => {
     expect(pictureOf(m).split('\n')[0]).toBe('n0 offline  XV------');
     expect(m.check()).toEqual([]);
     expect(() => m.free(at(0, 0, 0))).toThrow(/offline/);
+  });
+});
+
+describe('O12 N2 watermarks', () => {
+  it('O12 N2 marks, reserves and per-CPU list sizes of all pools are computed anew at every offline and online', () => {
+    const settings = { scaleFactor: 10, thp: false } as const;
+    const { m, block } = worldFrom('n0 DMA32 ........\n n0 Normal ........\n n0 Normal ........\n n1 Normal ........', {
+      watermarks: settings,
+    });
+    const expectFresh = (): void => {
+      const fresh = computeWatermarks(m.pools, settings);
+      expect(m.pools.map((p) => p.watermarks)).toEqual(fresh);
+    };
+    const seen = new Set<string>();
+    for (const change of [
+      () => m.offline(block(1)).ok,
+      () => m.online(block(1), 'movable').ok,
+      () => m.offline(block(3)).ok,
+      () => m.online(block(3), 'kernel').ok,
+    ]) {
+      expect(change()).toBe(true);
+      expectFresh();
+      seen.add(JSON.stringify(m.pools.map((p) => p.watermarks)));
+    }
+    expect(seen.size).toBe(3); // each of them mattered; the last takes the one before it back
   });
 });
 
@@ -704,6 +742,25 @@ describe('N1..N4 online', () => {
     expect(pool?.present).toBe(2 * PAGES_PER_SECTION);
     expect(pool?.managed).toBe(2 * PAGES_PER_SECTION - 2 * CELL_PAGES);
     expect(pictureOf(m)).toBe(drawn('n0 Normal ..V.V...\n n0 Normal ........'));
+    expect(m.check()).toEqual([]);
+  });
+
+  it('N2 a block that holds its own memmap: it leaves and comes with the block, present and never managed', () => {
+    const { m, block, at, holder } = worldFrom('n0 Movable WWWWWWWW|M.......|X.......\n n0 Normal ........');
+    const pool = m.poolNamed(toNodeId(0), 'Movable');
+    if (pool === undefined) throw new Error('no Movable pool');
+    m.blocks.vmemmapPages[0] = 512;
+    pool.managed -= 512; // a picture counts it as any kernel page; the block's own memmap never was managed
+    expect(m.check()).toEqual([]);
+    expect([pool.present, pool.managed]).toEqual([32768, 32256]); // as a real 6.12 prints such a block
+    m.free(at(0, 2)); // no poison
+    expect(m.offline(block(0))).toMatchObject({ value: { pages: 32256 } });
+    expect([pool.present, pool.managed, pool.spanned]).toEqual([0, 0, 0]);
+    expect(pictureOf(m).split('\n')[0]).toBe(drawn('n0 offline WWWWWWWW'));
+    expect(m.check()).toEqual([]);
+    expect(m.online(block(0), 'movable')).toMatchObject({ value: { pages: 32256 } });
+    expect([pool.present, pool.managed, pool.spanned]).toEqual([32768, 32256, 32768]);
+    expect(m.holders.pages[holder('W')]).toBe(512);
     expect(m.check()).toEqual([]);
   });
 

@@ -11,7 +11,7 @@
 //   .  free                M  anonymous, one allocation     m  anonymous, 64 single frames     #  no RAM
 //   F  file                P  M with a pin                  U  slab                            R  reserved
 //   T  anonymous, order 9  H  hugetlb, order 9              B  balloon                         V  never plugged
-//   X  poisoned            D  driver                        (T and H come eight at a time)
+//   X  poisoned            D  driver                        W  memmap      (T and H come eight at a time)
 //   ?  (drawn back only) more than one of these in a cell; U: R: C: A: I: before a pageblock = its type, if not Movable
 //
 // Drawn back, a block that is offline reads "n1 offline", with the frames that stayed in it.
@@ -49,6 +49,7 @@ const INKS: Readonly<Record<string, Ink>> = {
   V: { class: 'unplugged', order: CELL_ORDER },
   X: { class: 'poisoned', order: CELL_ORDER },
   D: { class: 'driver', order: CELL_ORDER },
+  W: { class: 'memmap', order: CELL_ORDER },
 };
 
 type Line = { node: NodeId; zone: ZoneIndex; pageblocks: { type: number; cells: string }[] };
