@@ -117,15 +117,9 @@ export function isolatePageblock(pool: Pool, index: number): MigrateType {
   return type;
 }
 
-/** Undo: back to its own type; free neighbours that isolation had parted merge again. */
+/** Undo: back to its own type; free neighbours that isolation had parted merge again (FA4). */
 export function unisolatePageblock(pool: Pool, index: number, type: MigrateType): void {
-  const i = index - pool.base;
-  pool.alloc.unisolate(i, type);
-  // A chunk of order 10 was split when its half was isolated: free the half again, so that the two coalesce.
-  if (pool.alloc.area.orderAt(i) === 9) {
-    pool.alloc.take(i, 9);
-    pool.alloc.freeToArea(i, 9, true);
-  }
+  pool.alloc.unisolate(index - pool.base, type);
 }
 
 /** Allocation heads in [start, end) of the dense index, ascending; an allocation that begins before `start` is included. */
