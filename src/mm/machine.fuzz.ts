@@ -294,16 +294,18 @@ class World {
   settle(w: { work: OfflineWork; id: BlockId }, mayHaveMoved: boolean): void {
     const { m, model } = this;
     const { work, id } = w;
-    const mine = m.block(id)?.state === 'going-offline' && !(work.refusal?.reason === 'busy');
+    // A work that was refused at its check, or cancelled before it, never touched the block: another may be at it.
+    const reason = work.refusal?.reason;
+    const begun = work.steps > 0 && reason !== 'busy' && reason !== 'not-online' && reason !== 'multizone';
     if (mayHaveMoved) model.follow(m, id);
-    if (mine) model.going.add(id);
+    if (begun) model.going.add(id);
     if (!work.finished) return;
     this.works = this.works.filter((x) => x !== w);
-    this.saw(`work ${work.refusal?.reason ?? 'done'}`);
+    this.saw(`work ${reason ?? 'done'}`);
     if (work.refusal === undefined) {
       model.going.delete(id);
       model.setBlockZone(id, undefined);
-    } else if (work.refusal.reason !== 'busy') {
+    } else if (begun) {
       model.going.delete(id);
       // The evidence is of the refusing step, and nothing ran since.
       this.evidence(work.refusal, id);

@@ -260,6 +260,17 @@ describe('O1 O7 undo', () => {
     expect(n).toBeGreaterThan(undone + 10);
   });
 
+  it('O7 O4 cancel before the first step touches nothing, not even the work that is at the block (seed 31337)', () => {
+    const { m, block } = worldFrom('n0 Normal MM......\n n0 Normal ........');
+    const first = until(m.beginOffline(block(0)), 'migrate');
+    const before = m.digest();
+    const second = m.beginOffline(block(0));
+    second.cancel();
+    expect(second.refusal?.reason).toBe('interrupted');
+    expect([m.digest(), m.block(block(0))?.state, m.offlinesUnderWay]).toEqual([before, 'going-offline', 1]);
+    expect(run(first).stage).toBe('done');
+  });
+
   it('O7 cancel of an offline that is over changes nothing', () => {
     const { m, block } = worldFrom('n0 Normal ........\n n0 Normal ........');
     const work = run(m.beginOffline(block(0)));
