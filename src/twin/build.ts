@@ -42,6 +42,7 @@ import {
 import { compareWithFiles } from './compare.ts';
 import { flagsHeadsOnly, joinTails } from './free-tails.ts';
 import { type FrameRange, ramFromFlags, ramRanges, zoneIndexOf } from './layout.ts';
+import { numaOf } from './numa.ts';
 import { assignTypes, type TypeTargets, type TypeUnits } from './pageblock-types.ts';
 import { emptyTally, FramePlacer, type PlacedFrames, USER_PIN_FRAMES } from './place-frames.ts';
 import type { BlockEvidence, Twin, TwinBase, TwinRefusal } from './twin.ts';
@@ -136,16 +137,24 @@ function buildPages(
   const known = iomem !== undefined && !iomemHidden(iomem) ? systemRamPfnRanges(iomem) : [];
   const ram: readonly FrameRange[] = known.length > 0 ? known : ramFromFlags(flags, memory);
   const ranges = ramRanges(ram, memory, zones);
+  // Before 6.12 (seen on 6.1) Movable takes part in min_free_kbytes like any zone.
+  const release = /^(\d+)\.(\d+)/.exec(base.kernel);
+  const share = release !== null && Number(release[1]) * 1000 + Number(release[2]) < 6012;
   const machine = Machine.boot({
     ram: ranges,
     blockSize: memory.blockSizeBytes,
     cpus: Math.max(1, ...zones.map((z) => z.pagesets.length)),
+    ...numaOf(
+      capture.tree,
+      [...new Set(ranges.map((r) => r.node))].sort((a, b) => a - b),
+    ),
     populate: 'nothing',
     code: 'shared',
     watermarks: {
-      minFreeKbytes: 4 * zones.reduce((n, z) => n + (z.zone === 'Movable' ? 0 : z.min), 0),
+      minFreeKbytes: 4 * zones.reduce((n, z) => n + (z.zone === 'Movable' && !share ? 0 : z.min), 0),
       scaleFactor: 10,
       thp: false,
+      movable: share ? 'share' : 'own',
     },
   });
   const virtioMem = (iomem ?? [])
