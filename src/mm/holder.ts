@@ -23,7 +23,13 @@
 
 import { assert } from '#base/assert';
 import { type HolderId, toHolderId } from '#base/units';
-import { PAGE_CLASSES, type PageClass } from './page-class.ts';
+import { CLASS_TRAITS, PAGE_CLASSES, type PageClass } from './page-class.ts';
+
+/** Fields of Holders.request. */
+export const REQUEST_TYPE_MASK = 7;
+export const REQUEST_ZONE_SHIFT = 3;
+export const REQUEST_ZONE_MASK = 3;
+export const REQUEST_UNMANAGED = 0x20;
 
 const RUN_SHIFT = 6;
 const RUN_SLOTS = 1 << RUN_SHIFT; // 64
@@ -55,6 +61,11 @@ export class Holders {
   classIndex = new Int32Array(16);
   /** Node that its allocations prefer; -1 = none. */
   node = new Int32Array(16);
+  /**
+   * What its class asks for, in one word, so that a request loads one number:
+   *   bit 5 frames not managed │ 4 3 highest zone │ 2 1 0 migratetype
+   */
+  request = new Int32Array(16);
   /** Allocations held, and their frames. */
   members = new Int32Array(16);
   pages = new Int32Array(16);
@@ -76,6 +87,7 @@ export class Holders {
     const h = this.length++;
     this.classIndex = grow(this.classIndex, this.length);
     this.node = grow(this.node, this.length);
+    this.request = grow(this.request, this.length);
     this.members = grow(this.members, this.length);
     this.pages = grow(this.pages, this.length);
     this.#freeSlot = grow(this.#freeSlot, this.length);
@@ -86,6 +98,8 @@ export class Holders {
     assert(classIndex >= 0, 'unknown page class', { class: spec.class });
     this.classIndex[h] = classIndex;
     this.node[h] = spec.node;
+    const { migratetype, topZone, managed } = CLASS_TRAITS[spec.class];
+    this.request[h] = migratetype | (topZone << REQUEST_ZONE_SHIFT) | (managed ? 0 : REQUEST_UNMANAGED);
     this.#freeSlot[h] = -1;
     this.#firstRun[h] = -1;
     this.#lastRun[h] = -1;
@@ -214,6 +228,7 @@ export class Holders {
     this.specs = other.specs.slice();
     this.classIndex = other.classIndex.slice();
     this.node = other.node.slice();
+    this.request = other.request.slice();
     this.members = other.members.slice();
     this.pages = other.pages.slice();
     this.#freeSlot = other.#freeSlot.slice();
@@ -229,7 +244,7 @@ export class Holders {
 
   /** Bytes of tables, shared ones included. */
   bytes(): number {
-    return this.#tables.length * TABLE_SLOTS * 4 + 3 * this.#runHolder.byteLength + 7 * this.classIndex.byteLength;
+    return this.#tables.length * TABLE_SLOTS * 4 + 3 * this.#runHolder.byteLength + 8 * this.classIndex.byteLength;
   }
 
   /** H2 and H3 for every holder, against a recount. @param pagesOf frames of the member whose head is given. */

@@ -19,12 +19,19 @@ import { checkMachine, type Violation } from './check.ts';
 import { digestOf } from './digest.ts';
 import type { MachineEvent } from './events.ts';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION } from './geometry.ts';
-import { type HolderSpec, Holders } from './holder.ts';
+import {
+  type HolderSpec,
+  Holders,
+  REQUEST_TYPE_MASK,
+  REQUEST_UNMANAGED,
+  REQUEST_ZONE_MASK,
+  REQUEST_ZONE_SHIFT,
+} from './holder.ts';
 import type { MachineSpec } from './machine-spec.ts';
 import { type BlockState, MemoryBlocks } from './memory-block.ts';
 import { type Notifier, type OfflineOptions, type OfflineReport, OfflineWork, offlineBlock } from './memory-hotplug.ts';
 import { type OnlineReport, onlineBlock } from './memory-online.ts';
-import { CLASS_TRAITS, PAGE_CLASSES, type PageClass, type ZoneIndex, type ZoneName } from './page-class.ts';
+import { CLASS_TRAITS, type PageClass, type ZoneIndex, type ZoneName } from './page-class.ts';
 import { blockersIn } from './page-isolation.ts';
 import { Pool } from './pool.ts';
 import { type Blocker, type Refusal, refusal } from './refusal.ts';
@@ -120,10 +127,6 @@ export class Machine {
   readonly #nodes: readonly NodeId[];
   /** Pools to try, by node row * 4 + highest zone. */
   #zonelists: Int32Array[] = [];
-  readonly #migratetype: Int32Array;
-  readonly #topZone: Int32Array;
-  /** 1 for classes whose frames are not managed. */
-  readonly #unmanaged: Uint8Array;
 
   private constructor(
     spec: MachineSpec,
@@ -140,9 +143,6 @@ export class Machine {
     this.#nodes = nodes;
     this.#tagged = spec.contents !== 'none';
     this.#bytes = spec.contents === 'bytes' ? new Map() : undefined;
-    this.#migratetype = Int32Array.from(PAGE_CLASSES, (c) => CLASS_TRAITS[c].migratetype);
-    this.#topZone = Int32Array.from(PAGE_CLASSES, (c) => CLASS_TRAITS[c].topZone);
-    this.#unmanaged = Uint8Array.from(PAGE_CLASSES, (c) => (CLASS_TRAITS[c].managed ? 0 : 1));
   }
 
   // ------------------------------------------------------------------------------------------------------- boot
@@ -208,16 +208,16 @@ export class Machine {
     const index = this.#take(holder, order, options);
     if (index < 0) return -1;
     this.occupy(holder, index, order);
-    if (this.#unmanaged[this.holders.classIndex[holder] as number] === 1) {
+    if (((this.holders.request[holder] as number) & REQUEST_UNMANAGED) !== 0) {
       (this.poolAt(index) as Pool).managed -= 1 << order; // a pool hands out only frames it owns
     }
     return this.sections.pfnOf(index);
   }
 
   #take(holder: HolderId, order: number, options: AllocOptions | undefined): number {
-    const classIndex = this.holders.classIndex[holder] as number;
-    const mt = this.#migratetype[classIndex] as number;
-    let top = this.#topZone[classIndex] as ZoneIndex;
+    const request = this.holders.request[holder] as number;
+    const mt = request & REQUEST_TYPE_MASK;
+    let top = ((request >>> REQUEST_ZONE_SHIFT) & REQUEST_ZONE_MASK) as ZoneIndex; // two bits
     let node = this.holders.node[holder] as number;
     if (options !== undefined) {
       node = options.node ?? node;
@@ -269,16 +269,24 @@ export class Machine {
   /** Returns an allocation: `pfn` is the frame that alloc gave. A frame that is no head throws. */
   free(pfn: Pfn): void {
     const index = this.sections.indexOf(pfn);
-    const kind = index < 0 ? KIND_NONE : this.sections.metaAt(index) & KIND_MASK;
-    if (kind === KIND_NONE || kind >= KIND_TAIL) assert(false, 'free of a frame that is no allocation', { pfn, kind });
-    const order = kind - KIND_HEAD0;
-    const pool = this.poolAt(index);
-    if (pool === undefined) assert(false, 'free of a frame that is offline', { pfn }); // Linux: unpoison gives EIO
-    const holder = this.holders.detach(this.sections.ownerAt(index), 1 << order);
-    this.#unmark(index, order);
+    const pool = index < 0 ? undefined : this.poolAt(index);
+    // Most frees are of single frames whose contents are a tag: their row is read and cleared in one look.
+    let slot = pool === undefined || this.#bytes !== undefined ? -1 : this.sections.vacateSingle(index);
+    let order = 0;
+    if (slot < 0) {
+      const kind = index < 0 ? KIND_NONE : this.sections.metaAt(index) & KIND_MASK;
+      if (kind === KIND_NONE || kind >= KIND_TAIL)
+        assert(false, 'free of a frame that is no allocation', { pfn, kind });
+      if (pool === undefined) assert(false, 'free of a frame that is offline', { pfn }); // Linux: unpoison gives EIO
+      order = kind - KIND_HEAD0;
+      slot = this.sections.ownerAt(index);
+      this.#unmark(index, order);
+    }
+    const owner = pool as Pool; // the asserts above
+    const holder = this.holders.detach(slot, 1 << order);
     // Linux: free_reserved_page(), adjust_managed_page_count().
-    if (this.#unmanaged[this.holders.classIndex[holder] as number] === 1) pool.managed += 1 << order;
-    pool.alloc.free(index - pool.base, order);
+    if (((this.holders.request[holder] as number) & REQUEST_UNMANAGED) !== 0) owner.managed += 1 << order;
+    owner.alloc.free(index - owner.base, order);
   }
 
   /**
