@@ -5,7 +5,7 @@
 // highest address, as chmem does), until the next one would leave less free memory than the high watermarks ask for,
 // or STUCK_MAX of them did not find room. What stops it, and what would raise the total, is part of the answer.
 
-import { formatSize } from '#base/format';
+import { formatSize, groupDigits, plural } from '#base/format';
 import { type BlockId, PAGE_SIZE } from '#mm/index';
 import { HOLDER_CLEAN } from './build.ts';
 import type { Figure } from './provenance.ts';
@@ -55,7 +55,7 @@ export function jointly(twin: Twin, verdicts: readonly BlockVerdict[]): JointAns
     const left = free() - twin.blockPages;
     if (left < wanted()) {
       stoppedBy =
-        `free memory: after ${countBlocks(order.length)} ${free()} pages are free, and ${wanted()} have to stay free ` +
+        `free memory: after ${countBlocks(order.length)} ${plural(free(), 'page')} are free, and ${groupDigits(wanted())} have to stay free ` +
         `(high watermarks): ${sizeOf(Math.max(0, free() - wanted()))} to spare, one more block takes ${sizeOf(twin.blockPages)}`;
       break;
     }
@@ -91,7 +91,7 @@ function raisers(twin: Twin, verdicts: readonly BlockVerdict[]): string[] {
     });
     if (clean > twin.blockPages / 8) {
       out.push(
-        `dropping the page cache frees ${clean} clean pages, ${sizeOf(clean)} (sync; echo 1 > /proc/sys/vm/drop_caches)`,
+        `dropping the page cache frees ${plural(clean, 'clean page')}, ${sizeOf(clean)} (sync; echo 1 > /proc/sys/vm/drop_caches)`,
       );
     }
     const slabOnly = verdicts.filter(
