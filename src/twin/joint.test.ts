@@ -32,7 +32,7 @@ describe('jointly', () => {
     expect(all.stoppedBy).toBe('all blocks that can go one by one can also go together');
     const kept = answer({ blocks, frames: [fill(32, 1, WORD.slab)], min: { '0 Normal': 30_000 } });
     expect(kept.order).toEqual([37, 36, 35, 34]); // high is 45000: two blocks stay
-    expect(kept.stoppedBy).toMatch(/^free memory: after 4 blocks 65535 pages are free, and 450\d\d have to stay free/);
+    expect(kept.stoppedBy).toMatch(/^free memory: after 4 blocks 65 535 pages are free, and 45 0\d\d have to stay free/);
   });
 
   it('T36 pages of one block take the room of the next: each alone is yes, together they are fewer', () => {
@@ -45,7 +45,7 @@ describe('jointly', () => {
     // 196608 frames, 100000 in use: at most two blocks' worth and a half can leave.
     expect(order).toEqual([37, 36]);
     expect(pagesToMigrate.value).toBe(20_000);
-    expect(stoppedBy).toMatch(/^free memory: after 2 blocks 31072 pages/);
+    expect(stoppedBy).toMatch(/^free memory: after 2 blocks 31 072 pages/);
   });
 
   it('T37 the twin that is asked stays as it was', () => {
@@ -66,7 +66,7 @@ describe('jointly', () => {
         fill(35, 9, WORD.reserved),
       ],
     });
-    expect(wouldRaise.join('\n')).toContain('dropping the page cache frees 8000 clean pages');
+    expect(wouldRaise.join('\n')).toContain('dropping the page cache frees 8 000 clean pages');
     expect(wouldRaise.join('\n')).toMatch(/1 block.* held by slab pages alone/);
     expect(wouldRaise.join('\n')).toMatch(/1 block.* may go once what looks pinned is let go/);
     expect(answer({ blocks, hide: ['/proc/kpageflags'] }).wouldRaise).toEqual([
