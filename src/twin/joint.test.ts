@@ -32,7 +32,9 @@ describe('jointly', () => {
     expect(all.stoppedBy).toBe('all blocks that can go one by one can also go together');
     const kept = answer({ blocks, frames: [fill(32, 1, WORD.slab)], min: { '0 Normal': 30_000 } });
     expect(kept.order).toEqual([37, 36, 35, 34]); // high is 45000: two blocks stay
-    expect(kept.stoppedBy).toMatch(/^free memory: after 4 blocks 65 535 pages are free, and 45 0\d\d have to stay free/);
+    expect(kept.stoppedBy).toMatch(
+      /^free memory: after 4 blocks 65 535 pages are free, and 45 0\d\d have to stay free/,
+    );
   });
 
   it('T36 pages of one block take the room of the next: each alone is yes, together they are fewer', () => {
