@@ -5,7 +5,7 @@
 //   used             a head, or a tail behind one; not on any list
 //
 // One section at a time: what the lists say is marked in a scratch byte a frame, then each frame's row is held against it.
-// A section without rows, wholly free in one pool, is settled by one count: an idle terabyte takes milliseconds.
+// A section without columns, wholly free in one pool, is settled by one count: an idle terabyte takes milliseconds.
 // An offline frame is used only by those that may stay there (O2). managed counts what is free, on lists, or held by
 // managed classes (P1).
 
@@ -70,9 +70,9 @@ function freeInSection(pool: Pool, s: number): number {
   return start < end ? pool.alloc.area.freeIn(start, end) : 0;
 }
 
-/** A section without rows that is all free in one pool, and in no other's lists. @returns false for any other section. */
+/** A section without columns that is all free in one pool, and in no other's lists. @returns false for any other section. */
 function settleIdle(m: Machine, s: number, recount: Recount): boolean {
-  if (m.sections.rows[s] !== undefined) return false;
+  if (m.sections.words[s] !== undefined) return false;
   const first = s * PAGEBLOCKS_PER_SECTION;
   const id = m.poolOf[first];
   if (id < 0) return false;

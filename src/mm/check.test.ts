@@ -6,7 +6,7 @@ import { type World, worldFrom } from '../../test/support/picture.ts';
 import { PAGES_PER_SECTION } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import type { Pool } from './pool.ts';
-import { KIND_ABSENT, KIND_HEAD0, KIND_TAIL, ROW, TAG_SHIFT } from './section.ts';
+import { KIND_ABSENT, KIND_HEAD0, KIND_TAIL, SLOTS_AT, TAG_SHIFT } from './section.ts';
 
 const world = (): World => {
   const w = worldFrom(`
@@ -16,7 +16,7 @@ const world = (): World => {
     n1 Movable  X.......
     n1 Movable  ........
   `);
-  expect(w.m.sections.rows[4]).toBeUndefined(); // an idle section: the checker settles it by counting
+  expect(w.m.sections.words[4]).toBeUndefined(); // an idle section: the checker settles it by counting
   // Some frames on a per-CPU list.
   const got = Array.from({ length: 8 }, () => w.m.alloc(w.holder('M'), toOrder(0), { topZone: 1 }));
   for (const pfn of got) w.m.free(toPfn(pfn));
@@ -29,10 +29,10 @@ const world = (): World => {
 const metaOf = (m: Machine, frame: number): number => m.sections.metaAt(frame);
 const setMeta = (m: Machine, frame: number, meta: number): void => m.sections.setMeta(frame, meta);
 const setOwner = (m: Machine, frame: number, slot: number): void => {
-  const rows = m.sections.rowsFor(frame);
-  const at = (frame % PAGES_PER_SECTION) * ROW;
-  rows[at + 1] = (slot + 1) & 0xffff;
-  rows[at + 2] = (slot + 1) >>> 16;
+  const words = m.sections.wordsFor(frame);
+  const at = SLOTS_AT + 2 * (frame % PAGES_PER_SECTION);
+  words[at] = (slot + 1) & 0xffff;
+  words[at + 1] = (slot + 1) >>> 16;
 };
 const dma32 = (m: Machine): Pool => m.poolNamed(toNodeId(0), 'DMA32') as Pool; // drawn above
 const aFreeFrame = (p: Pool): { i: number; order: number } => {

@@ -97,7 +97,7 @@ function checkHolders(m: Machine, v: Violations, tagged: boolean): void {
   }
   let heads = 0;
   for (let s = 0; s < sections.length; s++) {
-    if (sections.rows[s] === undefined) continue;
+    if (sections.words[s] === undefined) continue;
     let want = 0;
     const first = s * PAGES_PER_SECTION;
     for (let i = first; i < first + PAGES_PER_SECTION; i++) {

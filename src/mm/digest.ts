@@ -1,7 +1,7 @@
 // Digest: one number for all tables of a machine, to tell whether anything at all is different.
 //
-// Two machines have one digest when their tables say the same, whatever columns they happen to have allocated: rows of
-// zeros count as no rows. FNV and murmur steps, 64 bits in two halves: for tests and for stale plans, not for security.
+// Two machines have one digest when their tables say the same, whatever columns they happen to have allocated: columns of
+// zeros count as none. FNV and murmur steps, 64 bits in two halves: for tests and for stale plans, not for security.
 
 import { PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
 import type { Machine } from './machine.ts';
@@ -20,9 +20,9 @@ export function digestOf(m: Machine): string {
   for (let s = 0; s < sections.length; s++) {
     eat(sections.number[s] as number);
     const first = s * PAGES_PER_SECTION;
-    if (sections.rows[s] === undefined) continue;
+    if (sections.words[s] === undefined) continue;
     for (let k = first; k < first + PAGES_PER_SECTION; k++) {
-      if (sections.metaAt(k) === 0) continue; // rows of zeros say the same as no rows
+      if (sections.metaAt(k) === 0) continue; // columns of zeros say the same as none
       eat(k);
       eat(sections.ownerAt(k));
       eat(sections.metaAt(k));

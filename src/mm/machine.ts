@@ -9,7 +9,7 @@
 //
 // What lives elsewhere: boot.ts (how it comes to be), page-isolation.ts (may these frames go?), migrate.ts (moving them),
 // memory-hotplug.ts (offline and online of a block, in steps), check.ts (the invariants). Cost of a fork: O(pageblocks
-// in use + sections + holder runs) copied; frame rows and slot tables are shared until written.
+// in use + sections + holder runs) copied; frame columns and slot tables are shared until written.
 
 import { assert } from '#base/assert';
 import type { Result } from '#base/result';

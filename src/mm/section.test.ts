@@ -1,4 +1,4 @@
-// Sections: dense slots for sparse frames, rows on demand, copy on write. Rules S1..S4, docs/spec/frames-and-holders.md.
+// Sections: dense slots for sparse frames, columns on demand, copy on write. Rules S1..S4, docs/spec/frames-and-holders.md.
 
 import { describe, expect, it } from 'vitest';
 import { Prng } from '#base/prng';
@@ -87,12 +87,12 @@ describe('sections', () => {
     expect(s.metaAt(64) & META_PINNED).toBe(META_PINNED);
   });
 
-  it('S4 copies share rows until one of the two writes, whichever it is', () => {
+  it('S4 copies share columns until one of the two writes, whichever it is', () => {
     const a = made();
     a.occupy(10, 0, 1, 0);
     const b = new Sections(0);
     b.share(a);
-    expect(b.rows[0]).toBe(a.rows[0]);
+    expect(b.words[0]).toBe(a.words[0]);
     a.occupy(11, 0, 2, 0);
     b.occupy(12, 0, 3, 0);
     expect([10, 11, 12].map((i) => [a.ownerAt(i), b.ownerAt(i)])).toEqual([
@@ -109,7 +109,7 @@ describe('sections', () => {
     expect([a.slotOf(99), c.slotOf(99)]).toEqual([-1, NUMBERS.length]);
   });
 
-  it('an idle section has no rows; a used one costs 6 bytes a frame', () => {
+  it('an idle section has no columns; a used one costs 6 bytes a frame', () => {
     const s = made();
     const idle = s.bytes();
     expect(s.metaAt(3 * S)).toBe(0);

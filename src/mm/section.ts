@@ -1,16 +1,21 @@
 // Sections and the frame columns: which frames exist, and what is known about each used one.
 //
 // Present sections get dense slots, so that holes cost nothing and table indexes stay below 2^31 while frame numbers
-// may reach 2^40. A section's rows are made when the first of its frames gets a story; an idle section has none. Forks share rows and copy one section's when they first write to it (copy on write).
+// may reach 2^40. A section's frame columns are made when the first of its frames gets a story; an idle section has
+// none. Forks share them and copy one section's when they first write to it (copy on write).
 //
 //   PageIndex   slot << 15 | offset in section
 //
-//   per section                                          per frame of a section that has rows (6 bytes, in one place:
-//   column   width    meaning                            a free reads all three, and memory is what it waits for)
-//   number   Float64  section number, pfn >> 15          offset  width   meaning
-//   shift    Float64  frame number minus index           3k      Uint16  meta, see below
-//   rows[]   Uint16[] its frames, or undefined           3k + 1  Uint16  holder slot + 1 of a head, low half; 0 = none
-//   mine     Uint8    1 = this machine may write them    3k + 2  Uint16  high half
+//   per section                                          per frame k of a section that has columns (6 bytes)
+//   column   width    meaning                            word            width   meaning
+//   number   Float64  section number, pfn >> 15          k               Uint16  meta, see below
+//   shift    Float64  frame number minus index           32768 + 2k      Uint16  holder slot + 1 of a head, low half
+//   words[]  Uint16[] frame columns, or undefined        32768 + 2k + 1  Uint16  high half; both 0 = none
+//   mine     Uint8    1 = this machine may write them
+//
+// Metas lie together, so that the tails of a large allocation are one fill; a slot's halves lie together, so that
+// reading one waits for one cache line. Measured: whole frames in rows of 6 bytes made single frames 5 % faster and
+// allocations of order 9 three times slower.
 //
 //   meta   15 .............. 5   4       3 ....... 0
 //          contents tag          pinned  kind: 0 nothing known (free, or not online)
@@ -33,8 +38,9 @@ export const META_PINNED = 0x10;
 export const TAG_SHIFT = 5;
 export const TAG_BITS = 11;
 
-/** Words of a frame's row. */
-export const ROW = 3;
+/** Where the slots begin in a section's frame columns, and how many words it has. */
+export const SLOTS_AT = PAGES_PER_SECTION;
+const WORDS = 3 * PAGES_PER_SECTION;
 const OFFSET_MASK = PAGES_PER_SECTION - 1;
 
 /** No slot: the frame's section is not present. */
@@ -49,7 +55,7 @@ export class Sections {
   number: Float64Array;
   /** Frame number minus index, for each slot. */
   shift: Float64Array;
-  rows: (Uint16Array | undefined)[] = [];
+  words: (Uint16Array | undefined)[] = [];
   mine: Uint8Array;
   /** Slot of each section number below the highest present one, plus one; 0 = absent. */
   #slot: Int32Array;
@@ -90,7 +96,7 @@ export class Sections {
     this.number[slot] = number;
     this.shift[slot] = (number - slot) * PAGES_PER_SECTION;
     this.#slot[number] = slot + 1;
-    this.rows.push(undefined);
+    this.words.push(undefined);
     this.mine[slot] = 1;
     return slot;
   }
@@ -116,82 +122,86 @@ export class Sections {
     return toPfn((this.shift[index >>> SECTION_ORDER] as number) + index);
   }
 
-  /** A frame's meta word; 0 where its section has no rows. */
+  /** A frame's meta word; 0 where its section has no columns. */
   metaAt(index: number): number {
-    const rows = this.rows[index >>> SECTION_ORDER];
-    return rows === undefined ? 0 : (rows[ROW * (index & OFFSET_MASK)] as number);
+    const words = this.words[index >>> SECTION_ORDER];
+    return words === undefined ? 0 : (words[index & OFFSET_MASK] as number);
   }
 
   /** A head's holder slot; -1 for frames that have none. */
   ownerAt(index: number): number {
-    const rows = this.rows[index >>> SECTION_ORDER];
-    if (rows === undefined) return -1;
-    const k = ROW * (index & OFFSET_MASK);
-    return ((rows[k + 1] as number) | ((rows[k + 2] as number) << 16)) - 1;
+    const words = this.words[index >>> SECTION_ORDER];
+    if (words === undefined) return -1;
+    const k = SLOTS_AT + 2 * (index & OFFSET_MASK);
+    return ((words[k] as number) | ((words[k + 1] as number) << 16)) - 1;
   }
 
-  /** Rows of the section that holds a frame, made or copied so that they may be written. */
-  rowsFor(index: number): Uint16Array {
+  /** Columns of the section that holds a frame, made or copied so that they may be written. */
+  wordsFor(index: number): Uint16Array {
     const s = index >>> SECTION_ORDER;
-    if (this.mine[s] === 0 || this.rows[s] === undefined) this.#own(s);
-    return this.rows[s] as Uint16Array;
+    if (this.mine[s] === 0 || this.words[s] === undefined) this.#own(s);
+    return this.words[s] as Uint16Array;
   }
 
   setMeta(index: number, meta: number): void {
-    this.rowsFor(index)[ROW * (index & OFFSET_MASK)] = meta;
+    this.wordsFor(index)[index & OFFSET_MASK] = meta;
   }
 
   /** Writes an allocation: its head with the slot, its tails. `tag` is in place, shifted. */
   occupy(index: number, order: number, slot: number, tag: number): void {
-    const rows = this.rowsFor(index);
-    const k = ROW * (index & OFFSET_MASK);
-    rows[k] = (KIND_HEAD0 + order) | tag;
-    rows[k + 1] = slot + 1;
-    rows[k + 2] = (slot + 1) >>> 16;
-    const end = k + (ROW << order);
-    for (let t = k + ROW; t < end; t += ROW) rows[t] = KIND_TAIL | tag;
+    const words = this.wordsFor(index);
+    const off = index & OFFSET_MASK;
+    const k = SLOTS_AT + 2 * off;
+    words[off] = (KIND_HEAD0 + order) | tag;
+    words[k] = slot + 1;
+    words[k + 1] = (slot + 1) >>> 16;
+    if (order > 0) words.fill(KIND_TAIL | tag, off + 1, off + (1 << order));
   }
 
   /** Nothing is known of these frames any more. */
   vacate(index: number, order: number): void {
-    const rows = this.rowsFor(index);
-    const k = ROW * (index & OFFSET_MASK);
-    rows[k + 1] = 0;
-    rows[k + 2] = 0;
-    const end = k + (ROW << order);
-    for (let t = k; t < end; t += ROW) rows[t] = 0;
+    const words = this.wordsFor(index);
+    const off = index & OFFSET_MASK;
+    const k = SLOTS_AT + 2 * off;
+    words[k] = 0;
+    words[k + 1] = 0;
+    words[off] = 0;
+    if (order > 0) words.fill(0, off, off + (1 << order));
   }
 
   /**
-   * The common case of vacate, in one look: a single frame's row is cleared.
-   * @returns its slot; -1, and nothing is changed, for any other frame and for rows that a fork shares
+   * The common case of vacate, in one look: a single frame's columns are cleared.
+   * @returns its slot; -1, and nothing is changed, for any other frame and for columns that a fork shares
    */
   vacateSingle(index: number): number {
     const s = index >>> SECTION_ORDER;
-    const rows = this.rows[s];
-    if (rows === undefined || this.mine[s] === 0) return -1;
-    const k = ROW * (index & OFFSET_MASK);
-    if (((rows[k] as number) & KIND_MASK) !== KIND_HEAD0) return -1;
-    const slot = ((rows[k + 1] as number) | ((rows[k + 2] as number) << 16)) - 1;
-    rows[k] = 0;
-    rows[k + 1] = 0;
-    rows[k + 2] = 0;
+    const words = this.words[s];
+    if (words === undefined || this.mine[s] === 0) return -1;
+    const off = index & OFFSET_MASK;
+    if (((words[off] as number) & KIND_MASK) !== KIND_HEAD0) return -1;
+    const k = SLOTS_AT + 2 * off;
+    const slot = ((words[k] as number) | ((words[k + 1] as number) << 16)) - 1;
+    words[off] = 0;
+    words[k] = 0;
+    words[k + 1] = 0;
     return slot;
   }
 
-  /** Copies the rows of an allocation: head, tails, tags and slot, so that a frame that was missed shows in check(). */
+  /** Copies an allocation's columns: head, tails, tags and slot, so that a frame that was missed shows in check(). */
   copy(from: number, to: number, order: number): void {
-    const target = this.rowsFor(to);
-    const source = this.rows[from >>> SECTION_ORDER] as Uint16Array; // an allocation has rows
-    const a = ROW * (from & OFFSET_MASK);
-    const b = ROW * (to & OFFSET_MASK);
-    for (let k = 0; k < ROW << order; k++) target[b + k] = source[a + k] as number;
+    const target = this.wordsFor(to);
+    const source = this.words[from >>> SECTION_ORDER] as Uint16Array; // an allocation has columns
+    const a = from & OFFSET_MASK;
+    const b = to & OFFSET_MASK;
+    for (let k = 0; k < 1 << order; k++) target[b + k] = source[a + k] as number;
+    target[SLOTS_AT + 2 * b] = source[SLOTS_AT + 2 * a] as number;
+    target[SLOTS_AT + 2 * b + 1] = source[SLOTS_AT + 2 * a + 1] as number;
   }
 
-  /** Makes a section's rows writable here: creates them, or copies those that are shared with a fork. */
+  /** Makes a section's columns writable here: creates them, or copies those that are shared with a fork. */
   #own(slot: number): void {
-    const rows = this.rows[slot];
-    this.rows[slot] = rows === undefined ? new Uint16Array(ROW * PAGES_PER_SECTION) : rows.slice();
+    const words = this.words[slot];
+    this.words[slot] = words === undefined ? new Uint16Array(WORDS) : words.slice();
     this.mine[slot] = 1;
   }
 
@@ -203,7 +213,7 @@ export class Sections {
     this.shift = other.shift.slice();
     this.#slot = other.#slot.slice();
     this.mine = new Uint8Array(this.number.length);
-    this.rows = other.rows.slice();
+    this.words = other.words.slice();
   }
 
   /** Order of the allocation that covers a frame and its head; undefined for a frame that is not allocated. */
@@ -226,7 +236,7 @@ export class Sections {
   bytes(): number {
     let n = 2 * this.number.byteLength + this.mine.byteLength + this.#slot.byteLength;
     for (let s = 0; s < this.length; s++) {
-      n += this.rows[s]?.byteLength ?? 0;
+      n += this.words[s]?.byteLength ?? 0;
     }
     return n;
   }
