@@ -5,6 +5,7 @@ import { formatSize, plural } from '#base/format';
 import { unpackCapture, writeBundle } from '#hosts/linux/write';
 import { EXIT } from './exit-code.ts';
 import type { Io } from './io.ts';
+import { notesOf } from './notes.ts';
 import { openCapture, type SourceOptions } from './open-twin.ts';
 import { complain, withSource } from './options.ts';
 import { Progress } from './progress.ts';
@@ -47,7 +48,7 @@ function runCapture(io: Io, options: SourceOptions & { output: string }): number
       sentence: written.error.sentence.replace(/\.$/, ''),
     });
   if (options.quiet !== true) {
-    for (const p of capture.value.problems) io.err(`note: ${p.file} ${p.kind}: lost: ${p.lost}; remedy: ${p.remedy}\n`);
+    for (const note of notesOf(capture.value.problems)) io.err(`${note}\n`);
     io.err(`${options.output}: ${formatSize(written.value.bytes)}\n`);
   }
   return EXIT.OK;

@@ -9,13 +9,14 @@
 import * as fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { err, ok, type Result } from '#base/result';
-import type { Capture, CaptureProblem } from '#capture/capture';
+import type { Capture } from '#capture/capture';
 import { readCapture } from '#hosts/linux/read-capture';
 import type { BlockId } from '#mm/index';
 import { blocksOfTarget, judgeBlocks, parseTarget, type Target } from '#query/index';
 import { type BlockVerdict, buildTwin, type Twin, type TwinRefusal } from '#twin/index';
 import { type Complaint, EXIT, type ExitCode } from './exit-code.ts';
 import type { Io } from './io.ts';
+import { notesOf } from './notes.ts';
 import { Progress } from './progress.ts';
 
 /** A real capture of a guest, for machines without Linux. test/golden/capture/README.md tells its origin. */
@@ -51,17 +52,12 @@ export function openTwin(io: Io, options: SourceOptions): Result<Twin, Complaint
   progress.end();
   if (!capture.ok) return capture;
   if (twin?.ok !== true) return refuse(exitOf(twin?.error), stripDot(twin?.error.message ?? ''));
-  if (options.quiet !== true) for (const p of twin.value.problems) io.err(`${sayProblem(p)}\n`);
+  if (options.quiet !== true) for (const note of notesOf(twin.value.problems)) io.err(`${note}\n`);
   return ok(twin.value);
 }
 
 const exitOf = (refusal: TwinRefusal | undefined): ExitCode =>
   refusal?.reason === 'unsupported' || refusal?.reason === 'no-memory-blocks' ? EXIT.UNSUPPORTED : EXIT.USAGE;
-
-/** "note: /proc/kpageflags (denied): detail. Lost: ... Get it: ..." */
-function sayProblem(p: CaptureProblem): string {
-  return `note: ${p.file} ${p.kind}: ${stripDot(p.detail)}\n      lost: ${stripDot(p.lost)}\n      remedy: ${stripDot(p.remedy)}`;
-}
 
 export type Asked = {
   readonly twin: Twin;
