@@ -165,6 +165,13 @@ function lsWith<Row>(
   return { ok: true, value };
 }
 
+/** How many blocks got which verdict. */
+const COUNTS: readonly Column<Record<'yes' | 'no' | 'maybe', number>>[] = [
+  { name: 'YES', align: 'right', help: 'blocks that would go, each judged alone', text: (r) => String(r.yes) },
+  { name: 'NO', align: 'right', help: 'blocks that would not', text: (r) => String(r.no) },
+  { name: 'MAYBE', align: 'right', help: 'blocks that might', text: (r) => String(r.maybe) },
+];
+
 function poolColumns(inBytes: boolean): readonly Column<PoolRow>[] {
   const pages = (of: (r: PoolRow) => number) => (r: PoolRow) => sizeText(of(r) * PAGE_SIZE, inBytes);
   return [
@@ -174,9 +181,7 @@ function poolColumns(inBytes: boolean): readonly Column<PoolRow>[] {
     { name: 'MANAGED', align: 'right', help: 'what the allocator has', text: pages((r) => r.managed) },
     { name: 'FREE', align: 'right', help: 'free', text: pages((r) => r.free) },
     { name: 'HIGH', align: 'right', help: 'what should stay free (high watermark)', text: pages((r) => r.high) },
-    { name: 'YES', align: 'right', help: 'blocks that would go, each judged alone', text: (r) => String(r.yes) },
-    { name: 'NO', align: 'right', help: 'blocks that would not', text: (r) => String(r.no) },
-    { name: 'MAYBE', align: 'right', help: 'blocks that might', text: (r) => String(r.maybe) },
+    ...COUNTS,
     {
       name: 'CANGO',
       align: 'right',
@@ -201,9 +206,7 @@ function dimmColumns(inBytes: boolean): readonly Column<DimmRow>[] {
     { name: 'NODE', align: 'right', help: 'NUMA nodes', text: (r) => r.nodes.join(',') || '0' },
     { name: 'ZONES', align: 'left', help: 'zones of its online blocks', text: (r) => r.zones.join('/') || '-' },
     { name: 'STATE', align: 'left', help: 'online, offline or mixed', text: (r) => r.state },
-    { name: 'YES', align: 'right', help: 'blocks that would go, each judged alone', text: (r) => String(r.yes) },
-    { name: 'NO', align: 'right', help: 'blocks that would not', text: (r) => String(r.no) },
-    { name: 'MAYBE', align: 'right', help: 'blocks that might', text: (r) => String(r.maybe) },
+    ...COUNTS,
     {
       name: 'VERDICT',
       align: 'left',

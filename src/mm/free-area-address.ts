@@ -34,7 +34,7 @@ import type { Code } from '#base/specialise';
 import { specialise } from '#base/specialise';
 import type { FreeArea } from './free-area.ts';
 import { addressReads } from './free-area-address-read.ts';
-import { carveColumns } from './free-area-columns.ts';
+import { carveColumns, forEachUsedRun } from './free-area-columns.ts';
 import {
   CHUNK_PAGES,
   MAX_ORDER,
@@ -594,22 +594,14 @@ function online(columns: AddressColumns, start: number, end: number): void {
 
 /** Copies what either side has in use; all else is zero on both. */
 function copyColumns(to: AddressColumns, from: AddressColumns): void {
-  const sections = to.seen.length;
-  for (let s = 0; s < sections; ) {
-    if ((to.seen[s] | from.seen[s]) === 0) {
-      s++;
-      continue;
-    }
-    let end = s + 1;
-    while (end < sections && (to.seen[end] | from.seen[end]) !== 0) end++;
+  forEachUsedRun(to.seen, from.seen, (s, end) => {
     const a = s * PAGEBLOCKS_PER_SECTION;
     const z = end * PAGEBLOCKS_PER_SECTION;
     to.record.set(from.record.subarray(a * RECORD_WORDS, z * RECORD_WORDS), a * RECORD_WORDS);
     to.nonzero.set(from.nonzero.subarray(a, z), a);
     to.type.set(from.type.subarray(a, z), a);
     if (to.bins > 0) to.blockFree.set(from.blockFree.subarray(a, z), a);
-    s = end;
-  }
+  });
   to.seen.set(from.seen);
   const nrSlots = NR_ORDERS + to.bins;
   for (let slot = 0; slot < nrSlots; slot++) {

@@ -1,4 +1,4 @@
-// Columns of one table in one buffer: how the engine's hot tables are laid out in memory.
+// Columns of one table in one buffer: how the free areas' tables are laid out in memory, and what a copy walks.
 //
 //   buffer: │ column 0 ... │pad│ column 1 ... │pad│ ...        each column begins at a multiple of 64 bytes
 //
@@ -38,4 +38,18 @@ export function carveColumns(lengths: readonly number[]): ColumnCarver {
     uint8: (length) => new Uint8Array(buffer, cut(length), length),
     float64: (length) => new Float64Array(buffer, cut(length * 8), length),
   };
+}
+
+/** Calls back for each run [start, end) of sections that one of two areas has in use: all that a copy has to touch. */
+export function forEachUsedRun(a: Uint8Array, b: Uint8Array, each: (start: number, end: number) => void): void {
+  for (let s = 0; s < a.length; ) {
+    if ((a[s] | b[s]) === 0) {
+      s++;
+      continue;
+    }
+    let end = s + 1;
+    while (end < a.length && (a[end] | b[end]) !== 0) end++;
+    each(s, end);
+    s = end;
+  }
 }

@@ -28,7 +28,7 @@ import { assert } from '#base/assert';
 import type { Code } from '#base/specialise';
 import { specialise } from '#base/specialise';
 import type { FreeArea } from './free-area.ts';
-import { carveColumns } from './free-area-columns.ts';
+import { carveColumns, forEachUsedRun } from './free-area-columns.ts';
 import { lifoReads } from './free-area-lifo-read.ts';
 import {
   CHUNK_PAGES,
@@ -316,14 +316,7 @@ function lifoCore(columns: LifoColumns, check: typeof assert): Core {
 
 /** Copies what either side has in use; all else is zero on both. */
 function copyColumns(to: LifoColumns, from: LifoColumns): void {
-  const sections = to.seen.length;
-  for (let s = 0; s < sections; ) {
-    if ((to.seen[s] | from.seen[s]) === 0) {
-      s++;
-      continue;
-    }
-    let end = s + 1;
-    while (end < sections && (to.seen[end] | from.seen[end]) !== 0) end++;
+  forEachUsedRun(to.seen, from.seen, (s, end) => {
     const a = s * PAGES_PER_SECTION;
     const z = end * PAGES_PER_SECTION;
     to.next.set(from.next.subarray(a, z), a);
@@ -331,8 +324,7 @@ function copyColumns(to: LifoColumns, from: LifoColumns): void {
     to.order.set(from.order.subarray(a, z), a);
     const perBlock = PAGEBLOCKS_PER_SECTION;
     to.type.set(from.type.subarray(s * perBlock, end * perBlock), s * perBlock);
-    s = end;
-  }
+  });
   to.seen.set(from.seen);
   to.chunkFree.set(from.chunkFree);
   to.heads.set(from.heads);

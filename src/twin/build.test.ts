@@ -5,8 +5,9 @@ import { runsOf } from '#capture/page-runs';
 import { readCapture } from '#hosts/linux/read-capture';
 import { toPfn } from '#mm/index';
 import { pfnOf, type SyntheticWorld, syntheticCapture, WORD } from '../../test/support/synthetic-capture.ts';
-import { buildTwin, HOLDER_DEFERRED, HOLDER_PCP, HOLDER_UNFLAGGED, HOLDER_WHOLE } from './build.ts';
+import { buildTwin } from './build.ts';
 import type { PagesTwin } from './twin.ts';
+import { HOLDER_DEFERRED, HOLDER_PCP, HOLDER_UNFLAGGED, HOLDER_WHOLE } from './unflagged.ts';
 
 const GOLDEN = fileURLToPath(new URL('../../test/golden/twin/', import.meta.url));
 

@@ -7,7 +7,7 @@
 
 import { formatSize, groupDigits, plural } from '#base/format';
 import { type BlockId, PAGE_SIZE } from '#mm/index';
-import { HOLDER_CLEAN } from './build.ts';
+import { HOLDER_CLEAN } from './place-frames.ts';
 import type { Figure } from './provenance.ts';
 import type { Twin } from './twin.ts';
 import { type BlockVerdict, runOffline } from './verdict.ts';

@@ -32,6 +32,12 @@ export function zoneIndexOf(name: string | undefined): ZoneIndex | undefined {
   return k < 0 ? undefined : (k as ZoneIndex); // indexOf over four names
 }
 
+/** The zoneinfo entry of a pool. */
+export const zoneOf = (
+  zones: readonly ZoneinfoZone[],
+  pool: { readonly node: number; readonly zone: number },
+): ZoneinfoZone | undefined => zones.find((z) => z.node === pool.node && zoneIndexOf(z.zone) === pool.zone);
+
 const NOPAGE = 1 << 20;
 
 /**

@@ -72,13 +72,13 @@ const GIGANTIC_PAGES = 2 ** 18; // 1 GiB
 
 type HolderKind = { readonly class: PageClass; readonly name: string };
 
-export const CLEAN_CACHE_NAME = 'page cache, clean and unmapped';
-export const BUSY_CACHE_NAME = 'page cache, dirty or mapped';
+export const HOLDER_CLEAN = 'page cache, clean and unmapped';
+export const HOLDER_BUSY_CACHE = 'page cache, dirty or mapped';
 
 const HOLDERS: Readonly<Record<Exclude<FrameKind, 'free' | 'unflagged'>, HolderKind>> = {
   hole: { class: 'reserved', name: 'frames the kernel has no page for' },
   anonymous: { class: 'anonymous', name: 'anonymous memory' },
-  file: { class: 'file', name: BUSY_CACHE_NAME },
+  file: { class: 'file', name: HOLDER_BUSY_CACHE },
   shmem: { class: 'shmem', name: 'shared memory and tmpfs' },
   hugetlb: { class: 'hugetlb', name: 'huge pages of 2 MiB' },
   balloon: { class: 'balloon', name: 'balloon' },
@@ -90,7 +90,7 @@ const HOLDERS: Readonly<Record<Exclude<FrameKind, 'free' | 'unflagged'>, HolderK
   poisoned: { class: 'poisoned', name: 'poisoned (hardware error or soft offline)' },
   transient: { class: 'anonymous', name: 'pages in transit between lists' },
 };
-const CLEAN_CACHE: HolderKind = { class: 'file', name: CLEAN_CACHE_NAME };
+const CLEAN_CACHE: HolderKind = { class: 'file', name: HOLDER_CLEAN };
 const DEVICE_CACHE: HolderKind = { class: 'file', name: 'page cache of a block device (file system metadata)' };
 const GIGANTIC: HolderKind = { class: 'gigantic', name: 'huge pages of 1 GiB' };
 const UNPLUGGED: HolderKind = { class: 'unplugged', name: 'never plugged by virtio-mem' };

@@ -34,17 +34,11 @@ import {
 } from '#mm/index';
 import { offlineTargets } from '#mm/migrate';
 import { ZONE_MOVABLE, ZONE_NORMAL } from '#mm/page-class';
-import {
-  HOLDER_BUSY_CACHE,
-  HOLDER_CLEAN,
-  HOLDER_DEFERRED,
-  HOLDER_PCP,
-  HOLDER_UNFLAGGED,
-  HOLDER_WHOLE,
-} from './build.ts';
 import { offlineCost } from './cost.ts';
+import { HOLDER_BUSY_CACHE, HOLDER_CLEAN } from './place-frames.ts';
 import type { Figure, Provenance } from './provenance.ts';
 import type { BlockEvidence, CountersTwin, PagesTwin, Twin } from './twin.ts';
+import { HOLDER_DEFERRED, HOLDER_PCP, HOLDER_UNFLAGGED, HOLDER_WHOLE } from './unflagged.ts';
 
 export type Verdict = 'yes' | 'no' | 'maybe';
 
