@@ -18,7 +18,7 @@ import { checkFrames } from './check-frames.ts';
 import { PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION, PAGES_PER_SECTION } from './geometry.ts';
 import { type Machine, tagOf } from './machine.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
-import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, TAG_SHIFT } from './section.ts';
+import { FREE_SLOT, KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, TAG_SHIFT } from './section.ts';
 import { type Violation, Violations } from './violation.ts';
 
 export type { Violation };
@@ -41,6 +41,12 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
 function checkMaps(m: Machine, v: Violations): void {
   const { sections, blocks, poolOf } = m;
   for (let s = 0; s < sections.length; s++) {
+    if (sections.number[s] === FREE_SLOT) {
+      for (let pb = s * PAGEBLOCKS_PER_SECTION; pb < (s + 1) * PAGEBLOCKS_PER_SECTION; pb++) {
+        if (poolOf[pb] !== -1) v.add('C5', `S1 slot ${s} is free, its pageblock ${pb} is in pool ${poolOf[pb]}`);
+      }
+      continue;
+    }
     if (sections.slotOf(sections.number[s]) !== s) v.add('C5', `S1 slot ${s} says section ${sections.number[s]}`);
     if (sections.shift[s] !== (sections.number[s] - s) * PAGES_PER_SECTION) {
       v.add('C5', `S2 slot ${s} of section ${sections.number[s]} is shifted by ${sections.shift[s]} frames`);

@@ -3,7 +3,7 @@
 // Two machines have one digest when their tables say the same, whatever columns they happen to have allocated: columns of
 // zeros count as none. FNV and murmur steps, 64 bits in two halves: for tests and for stale plans, not for security.
 
-import { PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
+import { PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION, PAGES_PER_SECTION } from './geometry.ts';
 import type { Machine } from './machine.ts';
 
 /** See Machine.digest. Cost O(frames in use + pageblocks). */
@@ -34,18 +34,23 @@ export function digestOf(m: Machine): string {
     eat(p.present);
     eat(p.managed);
     eat(p.watermarks.min);
-    for (let i = 0; i < p.pages; i += PAGEBLOCK_PAGES) eat(p.alloc.area.typeOf(i));
+    // By index, and only its own pageblocks: a hull that is wider than need be says nothing.
+    for (let i = 0; i < p.pages; i += PAGEBLOCK_PAGES) {
+      const own = m.poolOf[(p.base + i) >>> PAGEBLOCK_ORDER] === p.id;
+      if (own) eat(p.alloc.area.typeOf(i));
+    }
     p.alloc.area.forEachFree(0, p.pages, (i, order, mt) => {
-      eat(i);
+      eat(p.base + i);
       eat(order * 8 + mt);
     });
     p.alloc.forEachPcp((cpu, mt, i) => {
       eat(cpu * 8 + mt);
-      eat(i);
+      eat(p.base + i);
     });
   }
-  for (let k = 0; k < m.poolOf.length; k++) eat(m.poolOf[k] as number);
+  for (let k = 0; k < sections.length * PAGEBLOCKS_PER_SECTION; k++) eat(m.poolOf[k] as number);
   for (let r = 0; r < m.blocks.length; r++) {
+    eat(m.blocks.id[r] as number);
     eat(m.blocks.state[r] as number);
     eat(m.blocks.pool[r] as number);
   }

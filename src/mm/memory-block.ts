@@ -7,10 +7,14 @@
 //   node           Int32    node of its first present frame
 //   absent         Int32    frames of the block that are not RAM ("memory holes": it can never be offlined)
 //   vmemmapPages   Int32    frames at its head that hold its own memmap (memmap_on_memory); they leave with it
+//   group          Int32    memory group it was added with (memory-group.ts); -1 = none
+//   early          Uint8    1 = it was there at boot
 //
-// Rows are sorted by id. Invariant: M1 an online block with absent = 0 and pool >= 0 has every frame in that pool.
+// Rows are sorted by id. Adding and removing blocks makes new columns, O(blocks): rows are numbers to use at once, not
+// to keep. Invariants: M1 an online block with absent = 0 and pool >= 0 has every frame in that pool; M2 ids ascend.
 // Source: Linux v6.12 drivers/base/memory.c (spec 1.3, 1.10).
 
+import { assert } from '#base/assert';
 import { type BlockId, toBlockId } from '#base/units';
 
 export const BLOCK_STATES = ['offline', 'online', 'going-offline'] as const;
@@ -19,30 +23,91 @@ export const BLOCK_OFFLINE = 0;
 export const BLOCK_ONLINE = 1;
 export const BLOCK_GOING_OFFLINE = 2;
 
-export class MemoryBlocks {
-  readonly length: number;
-  readonly id: Float64Array;
-  readonly state: Uint8Array;
-  readonly pool: Int32Array;
-  readonly node: Int32Array;
-  readonly absent: Int32Array;
-  readonly vmemmapPages: Int32Array;
-  readonly #row: ReadonlyMap<number, number>;
+type Columns = {
+  id: Float64Array;
+  state: Uint8Array;
+  pool: Int32Array;
+  node: Int32Array;
+  absent: Int32Array;
+  vmemmapPages: Int32Array;
+  group: Int32Array;
+  early: Uint8Array;
+};
+const NAMES = ['id', 'state', 'pool', 'node', 'absent', 'vmemmapPages', 'group', 'early'] as const;
 
+const columns = (n: number): Columns => ({
+  id: new Float64Array(n),
+  state: new Uint8Array(n),
+  pool: new Int32Array(n).fill(-1),
+  node: new Int32Array(n).fill(-1),
+  absent: new Int32Array(n),
+  vmemmapPages: new Int32Array(n),
+  group: new Int32Array(n).fill(-1),
+  early: new Uint8Array(n),
+});
+
+export class MemoryBlocks {
+  id!: Float64Array;
+  state!: Uint8Array;
+  pool!: Int32Array;
+  node!: Int32Array;
+  absent!: Int32Array;
+  vmemmapPages!: Int32Array;
+  group!: Int32Array;
+  early!: Uint8Array;
+
+  /** @param ids  ascending */
   constructor(ids: Float64Array) {
-    this.length = ids.length;
-    this.id = ids;
-    this.state = new Uint8Array(ids.length);
-    this.pool = new Int32Array(ids.length).fill(-1);
-    this.node = new Int32Array(ids.length).fill(-1);
-    this.absent = new Int32Array(ids.length);
-    this.vmemmapPages = new Int32Array(ids.length);
-    this.#row = new Map(Array.from(ids, (id, r) => [id, r]));
+    Object.assign(this, columns(ids.length), { id: ids });
   }
 
-  /** Row of a block; -1 where there is no such block. */
+  get length(): number {
+    return this.id.length;
+  }
+
+  /** Row of a block; -1 where there is no such block. Cost O(log blocks). */
   rowOf(id: BlockId): number {
-    return this.#row.get(id) ?? -1;
+    const row = this.#lowerBound(id);
+    return row < this.length && this.id[row] === id ? row : -1;
+  }
+
+  /** First row whose id is not below. */
+  #lowerBound(id: number): number {
+    let low = 0;
+    let high = this.length;
+    while (low < high) {
+      const mid = (low + high) >>> 1;
+      if ((this.id[mid] as number) < id) low = mid + 1;
+      else high = mid;
+    }
+    return low;
+  }
+
+  /** Blocks first .. first + count - 1 come to be, offline, in no pool. @returns row of the first. Cost O(blocks). */
+  insert(first: BlockId, count: number): number {
+    const at = this.#lowerBound(first);
+    const next = this.id[at];
+    assert(next === undefined || next >= first + count, 'a memory block is there already', { first, count, next });
+    this.#splice(at, 0, count);
+    for (let k = 0; k < count; k++) this.id[at + k] = first + k;
+    return at;
+  }
+
+  /** Blocks first .. first + count - 1 are gone. All of them must be there. Cost O(blocks). */
+  remove(first: BlockId, count: number): void {
+    const at = this.rowOf(first);
+    assert(at >= 0 && this.id[at + count - 1] === first + count - 1, 'no such memory blocks', { first, count });
+    this.#splice(at, count, 0);
+  }
+
+  #splice(at: number, gone: number, come: number): void {
+    const fresh = columns(this.length - gone + come);
+    for (const name of NAMES) {
+      const from = this[name];
+      fresh[name].set(from.subarray(0, at));
+      fresh[name].set(from.subarray(at + gone), at + come);
+    }
+    Object.assign(this, fresh);
   }
 
   idAt(row: number): BlockId {
@@ -54,10 +119,6 @@ export class MemoryBlocks {
   }
 
   copyFrom(other: MemoryBlocks): void {
-    this.state.set(other.state);
-    this.pool.set(other.pool);
-    this.node.set(other.node);
-    this.absent.set(other.absent);
-    this.vmemmapPages.set(other.vmemmapPages);
+    for (const name of NAMES) Object.assign(this, { [name]: other[name].slice() });
   }
 }

@@ -8,7 +8,7 @@
 //
 //   per section                                          per frame k of a section that has columns (6 bytes)
 //   column   width    meaning                            word            width   meaning
-//   number   Float64  section number, pfn >> 15          k               Uint16  meta, see below
+//   number   Float64  section number; -1 = slot is free  k               Uint16  meta, see below
 //   shift    Float64  frame number minus index           32768 + 2k      Uint16  holder slot + 1 of a head, low half
 //   words[]  Uint16[] frame columns, or undefined        32768 + 2k + 1  Uint16  high half; both 0 = none
 //   mine     Uint8    1 = this machine may write them
@@ -21,6 +21,9 @@
 //          contents tag          pinned  kind: 0 nothing known (free, or not online)
 //                                              1..11 head of an allocation of order kind - 1
 //                                              12 tail of an allocation   13 absent: a hole
+//
+// Sections that are removed leave free slots, which the next ones take: the lowest run that is long enough, so that the
+// sections of a memory block are always neighbours. Free slots at the end are given up.
 //
 // Invariants: S1 number[slot] is unique and slotOf inverts it; S2 shift = (number - slot) * 32768; S3 a head's 2^order
 // frames lie in one section and all others of them are tails; S4 shared columns are never written.
@@ -45,11 +48,13 @@ const OFFSET_MASK = PAGES_PER_SECTION - 1;
 
 /** No slot: the frame's section is not present. */
 const NO_SLOT = -1;
+/** No section: the slot is free. */
+export const FREE_SLOT = -1;
 /** Frames below 8 TiB: integer arithmetic on 31 bits. */
 const MAX_SMALL_PFN = 2 ** 31 - 1;
 
 export class Sections {
-  /** Slots in use. */
+  /** Slots, free ones included; the last one is in use. */
   length = 0;
   /** Section number of each slot. */
   number: Float64Array;
@@ -59,6 +64,8 @@ export class Sections {
   mine: Uint8Array;
   /** Slot of each section number below the highest present one, plus one; 0 = absent. */
   #slot: Int32Array;
+  /** Free slots below length. */
+  #free = 0;
 
   constructor(sections: number) {
     this.number = new Float64Array(Math.max(16, sections));
@@ -74,31 +81,74 @@ export class Sections {
 
   /** Makes section `number` present. @returns its slot. Cost O(1) amortised. */
   add(number: number): number {
-    assert(number >= 0 && number < MAX_PFN / PAGES_PER_SECTION, 'section out of range', { number });
-    assert(this.slotOf(number) === NO_SLOT, 'section is present already', { number });
-    if (number >= this.#slot.length) {
-      const grown = new Int32Array(Math.max(number + 1, 2 * this.#slot.length));
+    return this.addRun(number, 1);
+  }
+
+  /** Makes `count` sections from `first` on present, in neighbouring slots. @returns the first. Cost O(slots) at worst. */
+  addRun(first: number, count: number): number {
+    assert(first >= 0 && first + count <= MAX_PFN / PAGES_PER_SECTION, 'section out of range', { first, count });
+    for (let k = 0; k < count; k++) {
+      assert(this.slotOf(first + k) === NO_SLOT, 'section is present already', { number: first + k });
+    }
+    const slot = this.#freeRun(count);
+    this.#reserve(first + count, slot + count);
+    for (let k = 0; k < count; k++) {
+      this.number[slot + k] = first + k;
+      this.shift[slot + k] = (first - slot) * PAGES_PER_SECTION;
+      this.#slot[first + k] = slot + k + 1;
+      this.words[slot + k] = undefined;
+      this.mine[slot + k] = 1;
+    }
+    if (slot + count > this.length) this.length = slot + count;
+    else this.#free -= count;
+    return slot;
+  }
+
+  /** Section `number` is gone, and what was known of its frames. Cost O(1) amortised. */
+  remove(number: number): void {
+    const slot = this.slotOf(number);
+    assert(slot !== NO_SLOT, 'section is not present', { number });
+    this.number[slot] = FREE_SLOT;
+    this.shift[slot] = 0;
+    this.#slot[number] = 0;
+    this.words[slot] = undefined;
+    this.#free++;
+    while (this.length > 0 && this.number[this.length - 1] === FREE_SLOT) {
+      this.length--;
+      this.#free--;
+    }
+    this.words.length = this.length;
+  }
+
+  /** The lowest run of `count` free slots; else the end. */
+  #freeRun(count: number): number {
+    if (this.#free < count) return this.length;
+    let run = 0;
+    for (let slot = 0; slot < this.length; slot++) {
+      run = this.number[slot] === FREE_SLOT ? run + 1 : 0;
+      if (run === count) return slot + 1 - count;
+    }
+    return this.length;
+  }
+
+  /** Room for section numbers below `numbers` and slots below `slots`. */
+  #reserve(numbers: number, slots: number): void {
+    if (numbers > this.#slot.length) {
+      const grown = new Int32Array(Math.max(numbers, 2 * this.#slot.length));
       grown.set(this.#slot);
       this.#slot = grown;
     }
-    if (this.length === this.number.length) {
-      const number2 = new Float64Array(2 * this.length);
-      number2.set(this.number);
-      this.number = number2;
-      const shift2 = new Float64Array(2 * this.length);
-      shift2.set(this.shift);
-      this.shift = shift2;
-      const mine2 = new Uint8Array(2 * this.length);
-      mine2.set(this.mine);
-      this.mine = mine2;
-    }
-    const slot = this.length++;
-    this.number[slot] = number;
-    this.shift[slot] = (number - slot) * PAGES_PER_SECTION;
-    this.#slot[number] = slot + 1;
-    this.words.push(undefined);
-    this.mine[slot] = 1;
-    return slot;
+    if (slots <= this.number.length) return;
+    const capacity = Math.max(slots, 2 * this.number.length);
+    const number = new Float64Array(capacity);
+    number.set(this.number);
+    this.number = number;
+    const shift = new Float64Array(capacity);
+    shift.set(this.shift);
+    this.shift = shift;
+    const mine = new Uint8Array(capacity);
+    mine.set(this.mine);
+    this.mine = mine;
   }
 
   slotOf(number: number): number {
@@ -209,6 +259,7 @@ export class Sections {
   share(other: Sections): void {
     other.mine.fill(0, 0, other.length);
     this.length = other.length;
+    this.#free = other.#free;
     this.number = other.number.slice();
     this.shift = other.shift.slice();
     this.#slot = other.#slot.slice();
