@@ -17,11 +17,12 @@ export {
   toOrder,
   toPfn,
 } from '#base/units';
+export type { AllocOptions } from './alloc-path.ts';
 export type { Violation } from './check.ts';
 export type { MachineEvent } from './events.ts';
 export type { FreeArea, Placement } from './free-area.ts';
 export * from './geometry.ts';
-export { type AllocOptions, type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
+export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
 export type { BlockState } from './memory-block.ts';
 export {

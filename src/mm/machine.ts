@@ -14,19 +14,13 @@
 import { assert } from '#base/assert';
 import type { Result } from '#base/result';
 import { type BlockId, type HolderId, type NodeId, type Order, type Pfn, toBlockId, toOrder, toPfn } from '#base/units';
+import { type AllocOptions, takeFor } from './alloc-path.ts';
 import { bootFrames, bootPools, layOut, poolConfig } from './boot.ts';
 import { checkMachine, type Violation } from './check.ts';
 import { digestOf } from './digest.ts';
 import type { MachineEvent } from './events.ts';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION } from './geometry.ts';
-import {
-  type HolderSpec,
-  Holders,
-  REQUEST_TYPE_MASK,
-  REQUEST_UNMANAGED,
-  REQUEST_ZONE_MASK,
-  REQUEST_ZONE_SHIFT,
-} from './holder.ts';
+import { type HolderSpec, Holders, REQUEST_UNMANAGED } from './holder.ts';
 import type { MachineSpec } from './machine-spec.ts';
 import { type BlockState, MemoryBlocks } from './memory-block.ts';
 import { type Notifier, type OfflineOptions, type OfflineReport, OfflineWork, offlineBlock } from './memory-hotplug.ts';
@@ -34,7 +28,7 @@ import { type OnlineReport, onlineBlock } from './memory-online.ts';
 import { CLASS_TRAITS, type PageClass, type ZoneIndex, type ZoneName } from './page-class.ts';
 import { blockersIn } from './page-isolation.ts';
 import { Pool } from './pool.ts';
-import { type Blocker, type Refusal, refusal } from './refusal.ts';
+import type { Blocker, Refusal } from './refusal.ts';
 import {
   KIND_ABSENT,
   KIND_HEAD0,
@@ -50,13 +44,6 @@ import { computeWatermarks, NO_WATERMARKS, pcpSizes } from './watermark.ts';
 import { buildZonelists } from './zonelist.ts';
 
 const NO_POOL = -1;
-
-export type AllocOptions = {
-  /** Node to start at; default: the holder's, else 0. */
-  readonly node?: NodeId;
-  /** Highest zone that will do; default: what the holder's class asks for. */
-  readonly topZone?: ZoneIndex;
-};
 
 export type FrameInfo =
   | { readonly state: 'absent' }
@@ -126,7 +113,7 @@ export class Machine {
   readonly #bytes: Map<number, Uint8Array> | undefined;
   readonly #nodes: readonly NodeId[];
   /** Pools to try, by node row * 4 + highest zone. */
-  #zonelists: Int32Array[] = [];
+  zonelists: Int32Array[] = [];
 
   private constructor(
     spec: MachineSpec,
@@ -156,7 +143,7 @@ export class Machine {
     const frame = layOut(spec);
     const m = new Machine(spec, frame.blockPages, frame.sections, frame.blocks, frame.nodes);
     bootPools(m, frame.zoned);
-    m.#zonelists = buildZonelists(m.nodes, m.pools, spec.distance);
+    m.zonelists = buildZonelists(m.nodes, m.pools, spec.distance);
     bootFrames(m, frame.zoned);
     m.updateWatermarks();
     return m;
@@ -166,7 +153,7 @@ export class Machine {
   zonelist(node: NodeId, topZone: ZoneIndex): Int32Array {
     const row = this.#nodes.indexOf(node);
     assert(row >= 0, 'no such node', { node });
-    return this.#zonelists[row * 4 + topZone] as Int32Array;
+    return this.zonelists[row * 4 + topZone] as Int32Array;
   }
 
   get nodes(): readonly NodeId[] {
@@ -205,48 +192,13 @@ export class Machine {
    * @returns the first frame; -1 when there is none, and `lastRefusal` says why
    */
   alloc(holder: HolderId, order: Order, options?: AllocOptions): Pfn | -1 {
-    const index = this.#take(holder, order, options);
+    const index = takeFor(this, holder, order, options);
     if (index < 0) return -1;
     this.occupy(holder, index, order);
     if (((this.holders.request[holder] as number) & REQUEST_UNMANAGED) !== 0) {
       (this.poolAt(index) as Pool).managed -= 1 << order; // a pool hands out only frames it owns
     }
     return this.sections.pfnOf(index);
-  }
-
-  #take(holder: HolderId, order: number, options: AllocOptions | undefined): number {
-    const request = this.holders.request[holder] as number;
-    const mt = request & REQUEST_TYPE_MASK;
-    let top = ((request >>> REQUEST_ZONE_SHIFT) & REQUEST_ZONE_MASK) as ZoneIndex; // two bits
-    let node = this.holders.node[holder] as number;
-    if (options !== undefined) {
-      node = options.node ?? node;
-      top = options.topZone ?? top;
-    }
-    const list = node < 0 ? (this.#zonelists[top] as Int32Array) : this.zonelist(node as NodeId, top);
-    const index = this.takeFrames(list, order, mt, top);
-    if (index < 0) {
-      this.vmstat.pgalloc_fail++;
-      const free = this.pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
-      const message = `no free run of ${1 << order} frames above the watermarks; ${free} frames are free in all`;
-      this.lastRefusal = refusal('no-memory', message);
-    }
-    return index;
-  }
-
-  /** Frames from the first pool of the list that has them above a watermark. @returns PageIndex, or -1. */
-  takeFrames(list: Int32Array, order: number, mt: number, top: number): number {
-    const need = (1 << order) - 1;
-    for (let pass = 0; pass < 8; pass += 4) {
-      for (let k = 0; k < list.length; k++) {
-        const pool = this.pools[list[k] as number] as Pool;
-        if (pool.managed === 0) continue; // Linux: a zone without pages is in no zonelist
-        if (pool.alloc.nrFree() - need <= (pool.marks[pass + top] as number)) continue;
-        const i = pool.alloc.alloc(order, mt);
-        if (i >= 0) return i + pool.base;
-      }
-    }
-    return -1;
   }
 
   /** Writes the frame columns of a new allocation. */
@@ -493,7 +445,7 @@ export class Machine {
     for (const p of this.pools) {
       m.pools.push(new Pool(p.id, { node: p.node, zone: p.zone }, { base: p.base, pages: p.pages }, config));
     }
-    m.#zonelists = buildZonelists(m.nodes, m.pools, spec.distance);
+    m.zonelists = buildZonelists(m.nodes, m.pools, spec.distance);
     m.copyFrom(this);
     return m;
   }

@@ -15,6 +15,7 @@
 // (spec 3.1 step 5). Left out: reclaim to make room, writeback, LRU order of the migrated pages.
 
 import { assert } from '#base/assert';
+import { takeFrames } from './alloc-path.ts';
 import type { HolderSpec } from './holder.ts';
 import type { Machine } from './machine.ts';
 import { CLASS_TRAITS, ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
@@ -46,7 +47,7 @@ export function migrateAllocation(m: Machine, head: number, targets: Int32Array)
   }
   const source = m.poolAt(head) as Pool; // an allocation lies in an online pageblock
   const top = source.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL;
-  const to = m.takeFrames(targets, order, traits.migratetype, top);
+  const to = takeFrames(m, targets, order, traits.migratetype, top);
   if (to < 0) {
     if (order > 0 && cls !== 'hugetlb') {
       splitAllocation(m, head);
