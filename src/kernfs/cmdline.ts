@@ -3,21 +3,16 @@
 //   console=ttyS0 movablecore=512M "dyndbg=file x.c +p" -- init-argument
 //   |- word -----||- word --------||- word, quoted -----|   |- not the kernel's: handed to init
 //
-// Rules: blanks separate unless inside double quotes, which cannot be escaped; a quote before the word or right after
-// its first "=" is not part of the value, nor is the one that closes it; "-" and "_" are the same in a name. A name
-// may come twice; which one counts is its own affair (most take the last), so that all of them are kept in order.
-// Follows Linux v6.12 lib/cmdline.c: next_arg(), kernel/params.c: parameq().
+// How words are cut and quotes read: base/next-arg.ts. A name may come twice; which one counts is its own affair (most
+// take the last), so that all of them are kept in order.
 
+import { type Arg, argOf, sameName, splitArgs } from '#base/next-arg';
 import type { Result } from '#base/result';
 import { ok } from '#base/result';
 import type { KernfsProblem } from './source.ts';
 import { problem, singleLine } from './text.ts';
 
-export type CmdlineWord = {
-  readonly key: string;
-  /** Text after the first "="; absent for a word without one ("movable_node"). */
-  readonly value?: string;
-};
+export type CmdlineWord = Arg;
 
 export type Cmdline = {
   /** The line itself, without its newline: what printCmdline writes. */
@@ -35,10 +30,10 @@ export function parseCmdline(text: string, file = '/proc/cmdline'): Result<Cmdli
   const words: CmdlineWord[] = [];
   const initWords: string[] = [];
   let rest: string[] | undefined;
-  for (const raw of splitWords(line)) {
+  for (const raw of splitArgs(line)) {
     if (rest !== undefined) rest.push(raw);
     else if (raw === '--') rest = initWords;
-    else words.push(wordOf(raw));
+    else words.push(argOf(raw));
   }
   return ok({ line, words, initWords });
 }
@@ -53,36 +48,3 @@ export function cmdlineValues(c: Cmdline, key: string): readonly string[] {
 
 /** The last word's value ('' for a bare word), undefined when there is none. */
 export const cmdlineValue = (c: Cmdline, key: string): string | undefined => cmdlineValues(c, key).at(-1);
-
-const sameName = (key: string): string => key.replaceAll('-', '_');
-
-function splitWords(line: string): string[] {
-  const words: string[] = [];
-  let word = '';
-  let inQuote = false;
-  for (const c of line) {
-    if (c === '"') inQuote = !inQuote;
-    if (!inQuote && (c === ' ' || c === '\t')) {
-      if (word !== '') words.push(word);
-      word = '';
-    } else word += c;
-  }
-  if (word !== '') words.push(word);
-  return words;
-}
-
-function wordOf(raw: string): CmdlineWord {
-  const wholeQuoted = raw.startsWith('"');
-  let word = wholeQuoted ? raw.slice(1) : raw;
-  // next_arg() looks for "=" from the second character on: "=x" is a name.
-  const equals = word.indexOf('=', 1);
-  if (equals < 0) {
-    if (wholeQuoted && word.endsWith('"')) word = word.slice(0, -1);
-    return { key: word };
-  }
-  let value = word.slice(equals + 1);
-  const valueQuoted = value.startsWith('"');
-  if (valueQuoted) value = value.slice(1);
-  if ((valueQuoted || wholeQuoted) && value.endsWith('"')) value = value.slice(0, -1);
-  return { key: word.slice(0, equals), value };
-}
