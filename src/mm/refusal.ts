@@ -15,13 +15,44 @@
 //   no-memory        ENOMEM   no free frames for the request
 //   poisoned         EHWPOISON  online of a block with a poisoned frame                  spec 1.10
 //   busy             EBUSY    another offline of the block is under way
+//   unaligned        EINVAL   a range to add or remove is not whole memory blocks          spec 1.13
+//   out-of-range     E2BIG    it lies beyond what the machine can address                  spec 1.13
+//   exists           EEXIST   its addresses are taken, or memory is there already          spec 1.13
+//   bad-request      EINVAL   no such node, group or name of a resource                    spec 1.13
+//   still-online     EBUSY    removal of memory that is not offline throughout             spec 1.13
+//   no-such-memory   ENOENT   removal of memory that is not there
+//   bad-argument     EINVAL   a range that is none, an address that is no number, unsupported gfp bits   spec 3.4, 3.5
+//   in-use           EBUSY    pages of a range did not move within five tries               spec 3.4
+//   no-huge-page     ENOSPC   no huge page is free that is not reserved
+//   dissolve         EBUSY    "failure to dissolve huge pages": the pool has none to spare  spec 3.1 step 6
+//   not-permitted    EPERM    without CAP_SYS_ADMIN                                         spec 3.5
+//   disabled         EOPNOTSUPP  vm.enable_soft_offline=0; unpoison after a real hardware error   spec 3.5
+//   outside          ENXIO    no memory at that address                                     spec 3.5
+//   section-offline  EIO      it is memory, but not online                                  spec 3.5
+//   unhandlable      EIO      soft offline of a page that only the kernel knows how to move spec 3.5
+//   not-poisoned     EBUSY    unpoison of a page without a hardware error, or still in use  spec 3.5
+//   failure          EBUSY    a memory failure that was ignored, or could not be contained  spec 3.5
 //
 // The errno follows from the reason, but for a listener, which brings its own.
 
 import type { HolderId, Pfn } from '#base/units';
 import type { PageClass } from './page-class.ts';
 
-export const ERRNO = Object.freeze({ ENOENT: 2, EINTR: 4, ENOMEM: 12, EBUSY: 16, EINVAL: 22, EHWPOISON: 133 });
+export const ERRNO = Object.freeze({
+  EPERM: 1,
+  ENOENT: 2,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  E2BIG: 7,
+  ENOMEM: 12,
+  EBUSY: 16,
+  EEXIST: 17,
+  EINVAL: 22,
+  ENOSPC: 28,
+  EOPNOTSUPP: 95,
+  EHWPOISON: 133,
+});
 export type ErrnoName = keyof typeof ERRNO;
 
 /** Why one run of frames stands in the way. */
@@ -67,7 +98,24 @@ export type RefusalReason =
   | 'no-target'
   | 'no-memory'
   | 'poisoned'
-  | 'busy';
+  | 'busy'
+  | 'unaligned'
+  | 'out-of-range'
+  | 'exists'
+  | 'bad-request'
+  | 'still-online'
+  | 'no-such-memory'
+  | 'bad-argument'
+  | 'in-use'
+  | 'no-huge-page'
+  | 'dissolve'
+  | 'not-permitted'
+  | 'disabled'
+  | 'outside'
+  | 'section-offline'
+  | 'unhandlable'
+  | 'not-poisoned'
+  | 'failure';
 
 export type Refusal = {
   readonly reason: RefusalReason;
@@ -93,6 +141,23 @@ export const ERRNO_OF: Readonly<Record<RefusalReason, ErrnoName>> = Object.freez
   'no-memory': 'ENOMEM',
   poisoned: 'EHWPOISON',
   busy: 'EBUSY',
+  unaligned: 'EINVAL',
+  'out-of-range': 'E2BIG',
+  exists: 'EEXIST',
+  'bad-request': 'EINVAL',
+  'still-online': 'EBUSY',
+  'no-such-memory': 'ENOENT',
+  'bad-argument': 'EINVAL',
+  'in-use': 'EBUSY',
+  'no-huge-page': 'ENOSPC',
+  dissolve: 'EBUSY',
+  'not-permitted': 'EPERM',
+  disabled: 'EOPNOTSUPP',
+  outside: 'ENXIO',
+  'section-offline': 'EIO',
+  unhandlable: 'EIO',
+  'not-poisoned': 'EBUSY',
+  failure: 'EBUSY',
 });
 
 /** A refusal with the errno of its reason. */
