@@ -19,10 +19,11 @@ import {
   PAGES_PER_SECTION,
 } from './geometry.ts';
 import type { Machine } from './machine.ts';
-import { DMA_END, DMA32_END, type MachineSpec, type ZonedRange, zonesOf } from './machine-spec.ts';
+import { DMA_END, DMA32_END, type MachineSpec, type RamRange, type ZonedRange, zonesOf } from './machine-spec.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE, MemoryBlocks } from './memory-block.ts';
 import { ZONE_DMA, ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
 import { Pool, type PoolConfig } from './pool.ts';
+import type { ResourceSpec } from './resource.ts';
 import { KIND_ABSENT, Sections } from './section.ts';
 import { growSpan } from './zone-span.ts';
 
@@ -94,6 +95,25 @@ export function bootPools(m: Machine, zoned: readonly ZonedRange[]): void {
     }
   }
   for (const r of zoned) if (!r.offline) claimPageblocks(m, poolOfRange(m, r), r.start, r.end);
+}
+
+/** Empty Normal and Movable pools for a node that is new; those that it left behind when it went are taken again. */
+export function addPools(m: Machine, node: NodeId): void {
+  for (const zone of [ZONE_NORMAL, ZONE_MOVABLE] as const) {
+    if (m.pools.some((p) => p.node === node && p.zone === zone)) continue;
+    m.pools.push(new Pool(m.pools.length, { node, zone }, { base: 0, pages: CHUNK_PAGES }, poolConfig(m)));
+  }
+}
+
+/** The RAM as /proc/iomem shows it where nothing else is known: neighbours joined, whole. */
+export function systemRam(ram: readonly RamRange[]): ResourceSpec[] {
+  const out: { start: number; end: number; name: string }[] = [];
+  for (const r of [...ram].sort((a, b) => a.start - b.start)) {
+    const last = out[out.length - 1];
+    if (last !== undefined && last.end + 1 === r.start * PAGE_SIZE) last.end = r.end * PAGE_SIZE - 1;
+    else out.push({ start: r.start * PAGE_SIZE, end: r.end * PAGE_SIZE - 1, name: 'System RAM' });
+  }
+  return out;
 }
 
 /** Holes, reserved ranges, free frames, and the blocks that they make up. */

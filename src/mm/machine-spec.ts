@@ -9,7 +9,10 @@ import type { NodeId, Pfn } from '#base/units';
 import { toPfn } from '#base/units';
 import type { Placement } from './free-area.ts';
 import { PAGE_SHIFT } from './geometry.ts';
+import type { HotplugSettings } from './hotplug.ts';
+import type { KernelName } from './kernel-profile.ts';
 import { ZONE_DMA, ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
+import type { ResourceSpec } from './resource.ts';
 import type { WatermarkSettings } from './watermark.ts';
 
 /** RAM: frames [start, end) of one node. */
@@ -21,6 +24,10 @@ export type RamRange = {
   readonly zone?: ZoneIndex;
   /** Present but offline: it belongs to no pool. Whole memory blocks only. */
   readonly offline?: boolean;
+  /** The firmware says that it may be taken out (SRAT, spec 1.12): movable_node makes it Movable. */
+  readonly hotpluggable?: boolean;
+  /** Kept twice by the memory controller (EFI_MEMORY_MORE_RELIABLE): kernelcore=mirror keeps the kernel there. */
+  readonly mirrored?: boolean;
 };
 
 export type ReservedRange = {
@@ -30,6 +37,18 @@ export type ReservedRange = {
 };
 
 export type MachineSpec = {
+  /** Which Linux it behaves as (kernel-profile.ts). Default 6.12. */
+  readonly kernel?: KernelName;
+  /** The kernel command line: obeyed at boot (boot-params.ts). */
+  readonly cmdline?: string;
+  /** 'strict' (default): undo undoes, where Linux leaves a trace (docs/fidelity.md). 'linux': to the letter. */
+  readonly compat?: 'linux' | 'strict';
+  /** Memory hotplug settings that differ from those of the kernel's profile. */
+  readonly hotplug?: Partial<HotplugSettings>;
+  /** Who has which addresses, /proc/iomem; default: the RAM ranges, whole, as System RAM. */
+  readonly iomem?: readonly ResourceSpec[];
+  /** Nodes that memory may be added to; default: 0..63 (the firmware's tables decide on real machines). */
+  readonly possibleNodes?: readonly NodeId[];
   /** Sorted or not; must not overlap. */
   readonly ram: readonly RamRange[];
   /** Parts of the RAM that never reach the allocator (kernel image, firmware, boot memmap). */
@@ -40,6 +59,8 @@ export type MachineSpec = {
   readonly blockSize?: number;
   /** The x86-64 rule asks: is there a hypervisor? Default true. */
   readonly hypervisor?: boolean;
+  /** CPU numbers of each node; a node may have CPUs and no RAM. Gives `cpus` and `nodeCpus` where they are not said. */
+  readonly cpuMask?: ReadonlyMap<NodeId, readonly number[]>;
   /** CPUs that have per-CPU lists. Default 1. */
   readonly cpus?: number;
   /** How many of them are near each node: the longest a per-CPU list gets (spec 2.4). A node that is not named: all. */
@@ -61,7 +82,7 @@ export type MachineSpec = {
 export const DMA_END = 16 * 2 ** (20 - PAGE_SHIFT); // 4096
 export const DMA32_END = 4 * 2 ** (30 - PAGE_SHIFT); // 1048576
 
-export type ZonedRange = Required<RamRange>;
+export type ZonedRange = Required<Omit<RamRange, 'hotpluggable' | 'mirrored'>>;
 
 /** The RAM cut at zone borders, ascending. */
 export function zonesOf(spec: MachineSpec): ZonedRange[] {
@@ -75,7 +96,7 @@ export function zonesOf(spec: MachineSpec): ZonedRange[] {
     assert(before === undefined || before.end <= r.start, 'RAM ranges overlap', { before, range: r });
     const offline = r.offline ?? false;
     if (r.zone !== undefined) {
-      out.push({ ...r, zone: r.zone, offline });
+      out.push({ start: r.start, end: r.end, node: r.node, zone: r.zone, offline });
       continue;
     }
     const movable = spec.movableStart?.get(r.node) ?? Number.POSITIVE_INFINITY;

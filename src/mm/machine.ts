@@ -15,20 +15,25 @@ import { assert } from '#base/assert';
 import type { Result } from '#base/result';
 import { type BlockId, type HolderId, type NodeId, type Order, type Pfn, toBlockId, toOrder, toPfn } from '#base/units';
 import { type AllocOptions, takeFor } from './alloc-path.ts';
-import { bootFrames, bootPools, layOut, poolConfig } from './boot.ts';
+import { addPools, bootFrames, bootPools, layOut, poolConfig, systemRam } from './boot.ts';
 import { checkMachine, type Violation } from './check.ts';
 import { digestOf } from './digest.ts';
-import type { MachineEvent } from './events.ts';
+import type { LogLine, MachineEvent } from './events.ts';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION } from './geometry.ts';
 import { type HolderSpec, Holders, REQUEST_UNMANAGED } from './holder.ts';
+import { DEFAULT_HOTPLUG_SETTINGS, Hotplug } from './hotplug.ts';
+import { KERNEL_PROFILES, type KernelProfile } from './kernel-profile.ts';
 import type { MachineSpec } from './machine-spec.ts';
+import { type AddOptions, type AddReport, addMemory, type MemoryRange } from './memory-add.ts';
 import { type BlockState, MemoryBlocks } from './memory-block.ts';
 import { type Notifier, type OfflineOptions, type OfflineReport, OfflineWork, offlineBlock } from './memory-hotplug.ts';
 import { type OnlineReport, onlineBlock } from './memory-online.ts';
+import { type RemoveReport, removeMemory } from './memory-remove.ts';
 import { CLASS_TRAITS, type PageClass, type ZoneIndex, type ZoneName } from './page-class.ts';
 import { blockersIn } from './page-isolation.ts';
 import { Pool } from './pool.ts';
 import type { Blocker, Refusal } from './refusal.ts';
+import { Resources } from './resource.ts';
 import {
   KIND_ABSENT,
   KIND_HEAD0,
@@ -41,9 +46,12 @@ import {
   TAG_SHIFT,
 } from './section.ts';
 import { computeWatermarks, NO_WATERMARKS, pcpSizes } from './watermark.ts';
+import { type OnlineType, validZones } from './zone-choice.ts';
 import { buildZonelists } from './zonelist.ts';
 
 const NO_POOL = -1;
+/** Nodes that memory may come to where the spec does not say: CONFIG_NODES_SHIFT of small machines. */
+const POSSIBLE_NODES = 64;
 
 export type FrameInfo =
   | { readonly state: 'absent' }
@@ -88,6 +96,10 @@ export const tagOf = (slot: number): number => {
 
 export class Machine {
   readonly spec: MachineSpec;
+  /** The Linux it behaves as. */
+  readonly profile: KernelProfile;
+  /** Settings, addresses, groups and adds of memory hotplug. */
+  readonly hotplug: Hotplug;
   /** Frames of a memory block. */
   readonly blockPages: number;
   readonly sections: Sections;
@@ -102,6 +114,8 @@ export class Machine {
   readonly notifiers: Notifier[] = [];
   /** Called after each change of a memory block; not copied to forks. */
   onEvent: ((event: MachineEvent) => void) | undefined;
+  /** Called for what Linux would print to its log; not copied to forks. */
+  onLog: ((line: LogLine) => void) | undefined;
   /** Why the last alloc returned -1. */
   lastRefusal: Refusal | undefined;
   seq = 0;
@@ -111,7 +125,8 @@ export class Machine {
   readonly #tagged: boolean;
   /** Written contents by PageIndex; only with contents: 'bytes'. */
   readonly #bytes: Map<number, Uint8Array> | undefined;
-  readonly #nodes: readonly NodeId[];
+  /** Nodes that are online, ascending. */
+  #nodes: readonly NodeId[];
   /** Pools to try, by node row * 4 + highest zone. */
   zonelists: Int32Array[] = [];
 
@@ -123,6 +138,9 @@ export class Machine {
     nodes: readonly NodeId[],
   ) {
     this.spec = spec;
+    this.profile = KERNEL_PROFILES[spec.kernel ?? '6.12'];
+    const settings = { ...DEFAULT_HOTPLUG_SETTINGS, autoOnline: this.profile.defaultOnline, ...spec.hotplug };
+    this.hotplug = new Hotplug(settings, new Resources(spec.iomem ?? systemRam(spec.ram)));
     this.blockPages = blockPages;
     this.sections = sections;
     this.blocks = blocks;
@@ -145,6 +163,8 @@ export class Machine {
     bootPools(m, frame.zoned);
     m.zonelists = buildZonelists(m.nodes, m.pools, spec.distance);
     bootFrames(m, frame.zoned);
+    for (const p of m.pools) p.presentEarly = p.present;
+    m.blocks.early.fill(1);
     m.updateWatermarks();
     return m;
   }
@@ -421,9 +441,80 @@ export class Machine {
     return new OfflineWork(this, id, options);
   }
 
-  /** Brings an offline block back, into a zone of its node. */
-  online(id: BlockId, zone: 'kernel' | 'movable'): Result<OnlineReport, Refusal> {
-    return onlineBlock(this, id, zone);
+  /** Brings an offline block into a zone of its node: one that is named, or the policy's choice (`online`). */
+  online(id: BlockId, how: OnlineType): Result<OnlineReport, Refusal> {
+    return onlineBlock(this, id, how);
+  }
+
+  /** Zones that an offline block may go to, default first; an online block's zone; none when it lies in several. */
+  validZones(id: BlockId): string[] {
+    return validZones(this, id);
+  }
+
+  /**
+   * Adds memory: [start, end), whole blocks, to a node. Its blocks appear offline, and come online as
+   * `hotplug.settings.autoOnline` says. Refusals: memory-add.ts. Cost O(blocks of the machine + of the range).
+   */
+  addMemory(range: MemoryRange, node: NodeId, options?: AddOptions): Result<AddReport, Refusal> {
+    return addMemory(this, range, node, options);
+  }
+
+  /** Removes memory whose blocks are all offline. Refusals: memory-remove.ts. */
+  removeMemory(range: MemoryRange): Result<RemoveReport, Refusal> {
+    return removeMemory(this, range);
+  }
+
+  /** May memory be added to this node? */
+  isPossible(node: NodeId): boolean {
+    return this.spec.possibleNodes?.includes(node) ?? (node >= 0 && node < POSSIBLE_NODES);
+  }
+
+  /** @internal A node comes to be, with empty Normal and Movable pools. */
+  onlineNode(node: NodeId): void {
+    this.#nodes = [...this.#nodes, node].sort((a, b) => a - b);
+    addPools(this, node);
+    this.rebuildZonelists();
+    this.emit({ type: 'node-online', node });
+  }
+
+  /** @internal A node goes when it spans no frames, has no block, not even an offline one, and no CPU. */
+  tryOfflineNode(node: NodeId): boolean {
+    const spans = this.pools.some((p) => p.node === node && p.spanned > 0);
+    const cpus = this.spec.nodeCpus?.get(node) ?? (node === this.#nodes[0] ? 1 : 0);
+    if (spans || cpus > 0 || this.blocks.node.includes(node) || this.#nodes.length === 1) return false;
+    this.#nodes = this.#nodes.filter((n) => n !== node);
+    this.rebuildZonelists();
+    this.emit({ type: 'node-offline', node });
+    return true;
+  }
+
+  /** @internal After pools or nodes came or went. */
+  rebuildZonelists(): void {
+    this.zonelists = buildZonelists(this.#nodes, this.pools, this.spec.distance);
+  }
+
+  /** @internal After sections came or went: the owner table covers them all, new ones owned by nobody. */
+  growTables(): void {
+    const want = this.sections.length * PAGEBLOCKS_PER_SECTION;
+    if (this.poolOf.length >= want) return;
+    const grown = new Int16Array(Math.max(want, 2 * this.poolOf.length)).fill(NO_POOL);
+    grown.set(this.poolOf);
+    this.poolOf = grown;
+  }
+
+  /** @internal An allocation in an offline block is forgotten: its holder loses it, nobody gets it. */
+  forget(index: number): void {
+    assert(this.poolAt(index) === undefined, 'forget of a frame that is online', { pfn: this.sections.pfnOf(index) });
+    const order = (this.sections.metaAt(index) & KIND_MASK) - KIND_HEAD0;
+    this.holders.detach(this.sections.ownerAt(index), 1 << order);
+    this.#unmark(index, order);
+  }
+
+  /** The pool of a zone on a node; made if there is none yet. */
+  poolOfZone(node: number, zone: ZoneIndex): Pool {
+    const found = this.pools.find((p) => p.node === node && p.zone === zone);
+    assert(found !== undefined, 'no such pool', { node, zone });
+    return found;
   }
 
   /** One event to the listener, with the next number. */
@@ -440,12 +531,7 @@ export class Machine {
    */
   fork(): Machine {
     const spec: MachineSpec = { ...this.spec, code: 'shared' };
-    const m = new Machine(spec, this.blockPages, new Sections(0), new MemoryBlocks(this.blocks.id), this.#nodes);
-    const config = poolConfig(m);
-    for (const p of this.pools) {
-      m.pools.push(new Pool(p.id, { node: p.node, zone: p.zone }, { base: p.base, pages: p.pages }, config));
-    }
-    m.zonelists = buildZonelists(m.nodes, m.pools, spec.distance);
+    const m = new Machine(spec, this.blockPages, new Sections(0), new MemoryBlocks(new Float64Array(0)), this.#nodes);
     m.copyFrom(this);
     return m;
   }
@@ -467,11 +553,19 @@ export class Machine {
   }
 
   #become(other: Machine): void {
-    assert(this.pools.length === other.pools.length && this.blocks.length === other.blocks.length, 'not of one boot');
+    assert(this.blockPages === other.blockPages, 'not of one boot');
     this.sections.share(other.sections);
     this.holders.share(other.holders);
+    const config = poolConfig(this);
+    for (const p of other.pools.slice(this.pools.length)) {
+      this.pools.push(new Pool(p.id, { node: p.node, zone: p.zone }, { base: p.base, pages: p.pages }, config));
+    }
+    this.pools.length = other.pools.length;
     for (const p of other.pools) (this.pools[p.id] as Pool).copyFrom(p);
+    this.#nodes = other.#nodes;
+    this.rebuildZonelists();
     this.blocks.copyFrom(other.blocks);
+    this.hotplug.copyFrom(other.hotplug);
     this.poolOf = other.poolOf.slice();
     Object.assign(this.vmstat, other.vmstat);
     this.seq = other.seq;

@@ -696,7 +696,7 @@ describe('E1 events', () => {
     m.offline(block(0));
     m.offline(block(2));
     m.online(block(0), 'movable');
-    expect(events.map((e) => [e.seq, e.type, e.block])).toEqual([
+    expect(events.map((e) => [e.seq, e.type, 'block' in e && e.block])).toEqual([
       [1, 'going-offline', 0],
       [2, 'offline', 0],
       [3, 'going-offline', 2],

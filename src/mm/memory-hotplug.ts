@@ -26,6 +26,7 @@ import { type BlockId, toPfn } from '#base/units';
 import { MIGRATE_MOVABLE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import { BLOCK_GOING_OFFLINE, BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
+import { countGroup, headManaged } from './memory-online.ts';
 import { migrateAllocation, offlineTargets } from './migrate.ts';
 import { CLASS_TRAITS } from './page-class.ts';
 import { allocationsIn, BlockerList, blockerOf, isolatePageblock, unisolatePageblock } from './page-isolation.ts';
@@ -33,13 +34,23 @@ import type { Pool } from './pool.ts';
 import { type Blocker, type BlockerCause, type ErrnoName, framesIn, type Refusal, refusal } from './refusal.ts';
 import { shrinkSpan } from './zone-span.ts';
 
-/** A listener of the memory notifier chain (spec 3.3). `cancel` also reaches those that never saw `goingOffline`. */
+/**
+ * A listener of the memory notifier chain (spec 3.3). Online: prepareOnline, goingOnline, online; or cancelOnline,
+ * finishOffline. Offline: goingOffline, offline, finishOffline; or cancelOffline. A cancel also reaches those that never
+ * saw the question. Nobody may change the machine's blocks from within.
+ */
 export type Notifier = {
   readonly name: string;
+  prepareOnline?(block: BlockId): void;
+  /** Its errno when it objects. */
+  goingOnline?(block: BlockId): ErrnoName | undefined;
+  cancelOnline?(block: BlockId): void;
+  online?(block: BlockId): void;
   /** Its errno when it objects. */
   goingOffline?(block: BlockId): ErrnoName | undefined;
   cancelOffline?(block: BlockId): void;
   offline?(block: BlockId): void;
+  finishOffline?(block: BlockId): void;
 };
 
 export type OfflineOptions = {
@@ -233,7 +244,8 @@ export class OfflineWork {
       if (this.#notified) for (const n of m.notifiers) n.cancelOffline?.(this.block);
     });
     this.#cursor = this.#start;
-    this.stage = 'isolate';
+    // A block that is all memmap (self-range) has nothing to isolate.
+    this.stage = this.#start < this.#end ? 'isolate' : 'notify';
   }
 
   #isolate(): void {
@@ -244,7 +256,9 @@ export class OfflineWork {
     const pool = this.#pool;
     const index = this.#cursor;
     const type = isolatePageblock(pool, index);
-    this.#ladder.push(() => unisolatePageblock(pool, index, type));
+    // Until 6.17 Linux forgot the type: an offline that fails leaves Movable pageblocks behind (spec 3.1, corner).
+    const linux = this.#m.spec.compat === 'linux' && this.#m.profile.failedOffline === 'movable';
+    this.#ladder.push(() => unisolatePageblock(pool, index, linux ? MIGRATE_MOVABLE : type));
     this.#cursor += PAGEBLOCK_PAGES;
     if (this.#cursor >= this.#end) this.stage = 'notify';
   }
@@ -358,8 +372,10 @@ export class OfflineWork {
     pool.alloc.enable();
     const vmemmap = m.blocks.vmemmapPages[this.#row];
     for (let i = this.#start - vmemmap; i < this.#end; i += PAGEBLOCK_PAGES) m.poolOf[i >>> PAGEBLOCK_ORDER] = -1;
-    pool.managed -= end - start - unmanaged;
+    pool.managed -= end - start - unmanaged + (headManaged(m, this.block * m.blockPages) ? vmemmap : 0);
     pool.present -= end - start + vmemmap;
+    if (m.blocks.early[this.#row] === 1) pool.presentEarly -= end - start + vmemmap;
+    countGroup(m, this.#row, pool, -(end - start + vmemmap));
     m.blocks.state[this.#row] = BLOCK_OFFLINE;
     m.blocks.pool[this.#row] = -1;
     shrinkSpan(m, pool, this.block * m.blockPages, (this.block + 1) * m.blockPages);
@@ -367,6 +383,8 @@ export class OfflineWork {
     m.offlinesUnderWay--;
     this.stage = 'done';
     for (const n of m.notifiers) n.offline?.(this.block);
+    for (const n of m.notifiers) n.finishOffline?.(this.block);
+    m.onLog?.({ level: 'debug', text: `Offlined Pages ${end - start}` });
     m.emit({ type: 'offline', block: this.block, pages: end - start });
   }
 
@@ -382,7 +400,7 @@ export class OfflineWork {
 
 /** Runs an offline to its end. A refusal leaves the machine exactly as it was. Cost of that promise: one fork. */
 export function offlineBlock(m: Machine, block: BlockId, options?: OfflineOptions): Result<OfflineReport, Refusal> {
-  const work = new OfflineWork(m, block, options, 'restore');
+  const work = new OfflineWork(m, block, options, m.spec.compat === 'linux' ? 'keep-moved' : 'restore');
   while (!work.finished) work.step();
   if (work.refusal !== undefined) return err(work.refusal);
   return ok({

@@ -1,79 +1,117 @@
-// Online: an offline block comes back, into a zone of its node that the caller names.
+// Online: an offline block comes to a zone of its node.
 //
-//   kernel    the first of DMA, DMA32 whose span the block meets now, else Normal      (state <- online_kernel)
-//   movable   ZONE_MOVABLE of the node, always                                         (state <- online_movable)
+//   step      what                                                                       refusal
+//   check     offline now? no poisoned frame (where the kernel minds)?                   EINVAL, EHWPOISON
+//   choose    the zone, by request and policy                            zone-choice.ts
+//   notify    PREPARE_ONLINE, GOING_ONLINE: listeners in order                           their errno; CANCEL to all
+//   ═══ point of no return ═══
+//   hand over frames go behind the free ones that are there, in chunks of order 10, type Movable; those that stay out
+//             (never plugged by virtio-mem, not backed) are present and not managed; the block's own memmap is
+//             present, not managed, its pageblocks Unmovable
+//   count     present, managed, span, group, watermarks; ONLINE
 //
-// Its frames go behind the free ones that are there already, in chunks of order 10, type Movable; frames that stayed
-// when the block went (never plugged by virtio-mem) stay out and are not managed. A poisoned frame refuses the block.
 // Invariants: N1 nothing changes on a refusal; N2 managed grows by the frames that became free, present by the block.
 //
-// Follows Linux v6.12 mm/memory_hotplug.c: online_pages(), zone_for_pfn_range(); drivers/base/memory.c:
-// memory_block_online() (spec 1.6, 1.7, 1.10). Left out: listeners of the online side, which have nothing to veto here.
+// Follows Linux v6.12 mm/memory_hotplug.c: online_pages(), mhp_init_memmap_on_memory(); drivers/base/memory.c:
+// memory_block_online() (spec 1.6, 1.7, 1.10, 3.3, 4.4).
 
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, toPfn } from '#base/units';
-import { PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import { MIGRATE_UNMOVABLE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
-import { ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
+import { CLASS_TRAITS, ZONE_MOVABLE } from './page-class.ts';
 import { allocationsIn, BlockerList, blockerOf } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
 import { type Refusal, refusal } from './refusal.ts';
+import { type OnlineType, zoneForBlock } from './zone-choice.ts';
 import { growSpan } from './zone-span.ts';
 
 export type OnlineReport = { readonly block: BlockId; readonly pages: number; readonly zone: string };
 
-/** The pool that spec 1.7 names. Every node has a Normal and a Movable pool, if need be an empty one. */
-function poolFor(m: Machine, node: number, zone: 'kernel' | 'movable', start: number, end: number): Pool {
-  const wanted = zone === 'movable' ? ZONE_MOVABLE : ZONE_NORMAL;
-  const low = m.pools.find(
-    (p) => p.node === node && p.zone <= ZONE_DMA32 && p.spanned > 0 && p.startPfn < end && start < p.endPfn,
-  );
-  if (zone === 'kernel' && low !== undefined) return low;
-  return m.pools.find((p) => p.node === node && p.zone === wanted) as Pool; // made at boot
-}
-
-/** See Machine.online. Cost O(frames of the block), small: it looks for frames that stayed. */
-export function onlineBlock(m: Machine, block: BlockId, zone: 'kernel' | 'movable'): Result<OnlineReport, Refusal> {
-  const row = m.blocks.rowOf(block);
+/** See Machine.online. Cost O(frames of the block) when some stayed in it, else O(pageblocks). */
+export function onlineBlock(m: Machine, block: BlockId, how: OnlineType): Result<OnlineReport, Refusal> {
+  const { blocks } = m;
+  const row = blocks.rowOf(block);
   if (row < 0) return err(refusal('no-such-block', `there is no memory block ${block}`));
-  if (m.blocks.state[row] !== BLOCK_OFFLINE) {
-    return err(refusal('not-offline', `block ${block} is ${m.blocks.stateAt(row)}, not offline`));
+  if (blocks.state[row] !== BLOCK_OFFLINE) {
+    return err(refusal('not-offline', `block ${block} is ${blocks.stateAt(row)}, not offline`));
   }
   const startPfn = block * m.blockPages;
   const endPfn = startPfn + m.blockPages;
   const whole = m.sections.indexOf(toPfn(startPfn));
-  const start = whole + m.blocks.vmemmapPages[row];
+  const vmemmap = blocks.vmemmapPages[row] as number;
+  const start = whole + vmemmap;
   const end = whole + m.blockPages;
 
-  const stayed: { head: number; pages: number }[] = [];
+  const stayed: { head: number; pages: number; managed: boolean }[] = [];
   const poisoned = new BlockerList();
   for (const a of allocationsIn(m, start, end)) {
     if (a.cls === 'poisoned') poisoned.add(blockerOf(m, a.head, 1 << a.order, 'poisoned'));
-    stayed.push({ head: a.head, pages: 1 << a.order });
+    stayed.push({ head: a.head, pages: 1 << a.order, managed: CLASS_TRAITS[a.cls].managed });
   }
-  if (poisoned.items.length > 0) {
+  if (poisoned.items.length > 0 && m.profile.poisonRefuses) {
     const message = `block ${block}: memory page has hardware error: ${poisoned.pages} poisoned frames`;
     return err(refusal('poisoned', message, poisoned.items));
   }
+  const zone = zoneForBlock(m, row, how);
+  const objection = askListeners(m, block);
+  if (objection !== undefined) return err(objection);
 
-  // ═══ Nothing below can fail. ═══
-  const pool = poolFor(m, m.blocks.node[row], zone, startPfn, endPfn);
-  pool.widen(whole, end);
-  for (let i = whole; i < end; i += PAGEBLOCK_PAGES) m.poolOf[i >>> PAGEBLOCK_ORDER] = pool.id;
+  // ═══ Point of no return: nothing below can fail. ═══
+  if (poisoned.items.length > 0) {
+    // Before 6.2 the struct pages of a block that comes online are written anew, and the mark is lost (lab fact 19).
+    for (const p of stayed.filter((s) => s.managed)) m.forget(p.head);
+    const rest = stayed.filter((s) => !s.managed);
+    stayed.splice(0, stayed.length, ...rest);
+  }
+  const pool = m.poolOfZone(blocks.node[row] as number, zone);
+  pool.widen(whole, end, m.sections.frames);
+  m.poolOf.fill(pool.id, whole >>> PAGEBLOCK_ORDER, end >>> PAGEBLOCK_ORDER);
+  for (let i = whole; i < start; i += PAGEBLOCK_PAGES) pool.alloc.setPageblockType(i - pool.base, MIGRATE_UNMOVABLE);
   let at = start;
   let pages = 0;
-  for (const s of [...stayed, { head: end, pages: 0 }]) {
+  for (const s of stayed) {
     if (s.head > at) pool.fill(at, s.head);
     pages += s.head - at;
     at = s.head + s.pages;
   }
-  pool.managed += pages;
+  if (end > at) pool.fill(at, end);
+  pages += end - at;
+  pool.managed += pages + (headManaged(m, startPfn) ? vmemmap : 0);
   pool.present += end - whole;
+  if (blocks.early[row] === 1) pool.presentEarly += end - whole;
+  countGroup(m, row, pool, end - whole);
   growSpan(pool, startPfn, endPfn);
-  m.blocks.state[row] = BLOCK_ONLINE;
-  m.blocks.pool[row] = pool.id;
+  blocks.state[row] = BLOCK_ONLINE;
+  blocks.pool[row] = pool.id;
   m.updateWatermarks();
+  for (const n of m.notifiers) n.online?.(block);
   m.emit({ type: 'online', block, zone: pool.name });
   return ok({ block, pages, zone: pool.name });
+}
+
+/** PREPARE_ONLINE and GOING_ONLINE. CANCEL_ONLINE also reaches listeners behind the one that objected. */
+function askListeners(m: Machine, block: BlockId): Refusal | undefined {
+  for (const n of m.notifiers) n.prepareOnline?.(block);
+  for (const n of m.notifiers) {
+    const errno = n.goingOnline?.(block);
+    if (errno === undefined) continue;
+    for (const o of m.notifiers) o.cancelOnline?.(block);
+    for (const o of m.notifiers) o.finishOffline?.(block);
+    return { ...refusal('notifier', `block ${block}: notifier failure: ${n.name} objects to online`), errno };
+  }
+  return undefined;
+}
+
+/** Heads of memory that hosts the memmap of all of it count as managed and allocated; those of a block do not. */
+export const headManaged = (m: Machine, startPfn: number): boolean =>
+  m.hotplug.ranges.some((r) => r.policy === 'self-range' && r.start <= startPfn && startPfn < r.end);
+
+/** Present pages of the block's group, in kernel zones or Movable. */
+export function countGroup(m: Machine, row: number, pool: Pool, pages: number): void {
+  const group = m.hotplug.groups.get(m.blocks.group[row] as number);
+  if (group === undefined) return;
+  if (pool.zone === ZONE_MOVABLE) group.presentMovable += pages;
+  else group.presentKernel += pages;
 }

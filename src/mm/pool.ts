@@ -50,6 +50,8 @@ export class Pool {
   endPfn: Pfn = toPfn(0);
   present = 0;
   managed = 0;
+  /** Of `present`, what was there at boot: only that lets memory go to Movable (spec 1.8). */
+  presentEarly = 0;
   /**
    * What must stay free, by pass and by the request's highest zone: [top] low plus reserve, [4 + top] min plus reserve.
    * Copied from `watermarks`, so that an allocation reads one number.
@@ -135,11 +137,11 @@ export class Pool {
   }
 
   /**
-   * Widens the hull to cover [start, end) too. Rare (a block comes to a zone that had none near): everything free is
-   * carried over, and so is the state of the per-CPU lists (an offline of another block may have switched them off).
-   * Cost O(pages).
+   * Widens the hull to cover [start, end) too: everything free is carried over, and so is the state of the per-CPU lists
+   * (an offline of another block may have switched them off). It grows at least twofold, as far as `limit` frames of the
+   * dense index reach, so that blocks that come one after another cost O(pages) in all.
    */
-  widen(start: number, end: number): void {
+  widen(start: number, end: number, limit = end): void {
     // A pool without frames keeps nothing of its old hull: a zone far up must not pay for the frames below it.
     const empty = this.present === 0;
     const oldBase = empty ? start : this.base;
@@ -147,14 +149,14 @@ export class Pool {
     if (start >= this.base && end <= this.base + this.pages) return;
     const old = this.alloc;
     old.drain();
-    const base = Math.floor(Math.min(start, oldBase) / CHUNK_PAGES) * CHUNK_PAGES;
-    const pages = Math.ceil((Math.max(end, oldEnd) - base) / CHUNK_PAGES) * CHUNK_PAGES;
+    const more = empty ? end - start : this.pages;
+    const low = start < oldBase ? Math.min(start, Math.max(0, oldBase - more)) : oldBase;
+    const high = end > oldEnd ? Math.max(end, Math.min(limit, oldEnd + more)) : oldEnd;
+    const base = Math.floor(low / CHUNK_PAGES) * CHUNK_PAGES;
+    const pages = Math.ceil((high - base) / CHUNK_PAGES) * CHUNK_PAGES;
     this.base = base;
     this.alloc = this.#createAlloc(pages);
-    const { limits } = old.columns; // drawn in page-alloc.ts: PageAllocColumns
-    this.alloc.setPcp({ batch: limits[2], high: limits[3] });
-    this.alloc.useCpu(limits[5]);
-    for (let depth = limits[4]; depth > 0; depth--) this.alloc.disable();
+    this.alloc.adoptSettings(old);
     if (empty) return;
     const shift = oldBase - base;
     for (let i = 0; i < old.area.pages; i += PAGEBLOCK_PAGES) {
@@ -175,6 +177,7 @@ export class Pool {
     this.endPfn = other.endPfn;
     this.present = other.present;
     this.managed = other.managed;
+    this.presentEarly = other.presentEarly;
     this.watermarks = other.watermarks;
   }
 }

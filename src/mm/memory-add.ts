@@ -1,0 +1,220 @@
+// Adding memory: the physical half of hotplug. A range becomes known; its blocks appear, offline.
+//
+//   step       what                                                          refusal                          undo
+//   check      name, free addresses, whole blocks, node, reach, not there    EINVAL EEXIST E2BIG              -
+//   reserve    the addresses, /proc/iomem                                    EEXIST                           released
+//   memmap     plan (spec 4.3); `kernel` takes frames of existing memory     ENOMEM                           given back
+//   ═══ point of no return ═══
+//   appear     node, sections, blocks with group and memmap; frames that are not backed are marked
+//   merge      its resource with its neighbours', if the driver asks
+//   online     each block on its own by auto_online_blocks; what fails stays offline, the memory stays added
+//
+// Invariants: A1 a refusal leaves every table as it was; A2 blocks of one range all host their memmap or none does.
+//
+// Follows Linux v6.12 mm/memory_hotplug.c: add_memory_resource(), create_altmaps_and_memory_blocks(), __add_pages()
+// (spec 1.9, 1.13, 4.3); Salvador and Hildenbrand 2018 for `self-range`.
+
+import { assert } from '#base/assert';
+import { err, ok, type Result } from '#base/result';
+import { type BlockId, type NodeId, type Pfn, toBlockId, toPfn } from '#base/units';
+import { MAX_PFN, PAGE_SIZE, PAGES_PER_SECTION } from './geometry.ts';
+import type { Machine } from './machine.ts';
+import { type MemmapFallback, type MemmapPolicy, planMemmap, presentSections, takeKernelMemmap } from './memmap.ts';
+import type { GroupId } from './memory-group.ts';
+import { type Refusal, refusal } from './refusal.ts';
+import type { Resource } from './resource.ts';
+import type { OnlineType } from './zone-choice.ts';
+
+export type MemoryRange = { readonly start: Pfn; readonly end: Pfn };
+
+export type AddOptions = {
+  /** Where its struct pages lie; default `kernel`. `self-block` needs memmap_on_memory (spec 4.3), else it is `kernel`. */
+  readonly memmap?: MemmapPolicy;
+  /** Where its part of the kernel's page tables lies; default `kernel`. `self` is the wish of Ishimatsu's talk 2013. */
+  readonly pageTables?: 'kernel' | 'self';
+  /** 1 GiB pages that it must be able to give: a policy that leaves fewer falls back to `kernel`. Default 0. */
+  readonly gigantic?: number;
+  /** Parts that are backed now; default all. The rest comes online as never plugged (spec 5.2). */
+  readonly usable?: readonly MemoryRange[];
+  /** Blocks that the online policy looks at as one. */
+  readonly group?: GroupId;
+  /** Its name in /proc/iomem, "System RAM (kmem)": not for the next kernel. Default: System RAM. */
+  readonly driverManaged?: string;
+  /** Its line in /proc/iomem joins its neighbours'. */
+  readonly merge?: boolean;
+};
+
+export type AddReport = {
+  readonly start: Pfn;
+  readonly end: Pfn;
+  readonly node: NodeId;
+  readonly blocks: readonly BlockId[];
+  /** The policy that it came to, and why it is not the one that was asked for. */
+  readonly memmap: MemmapPolicy;
+  readonly memmapWhy: MemmapFallback | undefined;
+  /** Frames of existing memory that the memmap and page tables took. */
+  readonly kernelPages: number;
+  /** Blocks that auto-online brought up. */
+  readonly onlined: readonly BlockId[];
+};
+
+const DRIVER_NAME = /^System RAM \(.+\)$/;
+const hex = (n: number): string => `0x${n.toString(16)}`;
+const memRange = (start: number, end: number): string =>
+  `[mem 0x${(start * PAGE_SIZE).toString(16).padStart(8, '0')}-0x${(end * PAGE_SIZE - 1).toString(16).padStart(8, '0')}]`;
+
+/** See Machine.addMemory. */
+export function addMemory(
+  m: Machine,
+  range: MemoryRange,
+  node: NodeId,
+  options: AddOptions = {},
+): Result<AddReport, Refusal> {
+  assert(m.offlinesUnderWay === 0, 'an offline is under way: wait for the hotplug lock', range);
+  const name = options.driverManaged ?? 'System RAM';
+  if (options.driverManaged !== undefined && !DRIVER_NAME.test(name)) {
+    return err(refusal('bad-request', `"${name}" is not of the form "System RAM (driver)"`));
+  }
+  if (range.start >= range.end) return err(unaligned(m, range));
+  const reserved = m.hotplug.resources.request(range.start * PAGE_SIZE, range.end * PAGE_SIZE - 1, name);
+  if (!reserved.ok) return err(taken(range, reserved.error));
+  const added = addReserved(m, range, node, options, reserved.value);
+  if (!added.ok) m.hotplug.resources.release(range.start * PAGE_SIZE, range.end * PAGE_SIZE - 1);
+  return added;
+}
+
+function addReserved(
+  m: Machine,
+  range: MemoryRange,
+  node: NodeId,
+  options: AddOptions,
+  resource: Resource,
+): Result<AddReport, Refusal> {
+  const { start, end } = range;
+  const { blockPages } = m;
+  if (start % blockPages !== 0 || end % blockPages !== 0) return err(unaligned(m, range));
+  if (!m.isPossible(node)) return err(refusal('bad-request', `node ${node} is not possible on this machine`));
+  const group = options.group === undefined ? undefined : m.hotplug.groups.get(options.group);
+  if (options.group !== undefined && group?.node !== node) {
+    return err(refusal('bad-request', `there is no memory group ${options.group} on node ${node}`));
+  }
+  if (end > MAX_PFN) {
+    const message = `Hotplug memory ${memRange(start, end)} exceeds maximum addressable range ${memRange(0, MAX_PFN)}`;
+    return err(refusal('out-of-range', message));
+  }
+  for (let n = Math.floor(start / PAGES_PER_SECTION); n < end / PAGES_PER_SECTION; n++) {
+    if (m.sections.slotOf(n) >= 0) return err(refusal('exists', `section ${n} is present already`));
+  }
+  const plan = planMemmap({
+    startPfn: start,
+    pages: end - start,
+    blockPages,
+    policy: options.memmap ?? 'kernel',
+    enabled: m.hotplug.settings.memmapOnMemory,
+    callerAsks: options.memmap !== undefined && options.memmap !== 'kernel',
+    profile: m.profile,
+    pageTables: options.pageTables ?? 'kernel',
+    present: presentSections(m),
+    ...(options.gigantic === undefined ? {} : { gigantic: options.gigantic }),
+  });
+  const headFits = headsAreUsable(plan.headPages, range, blockPages, options.usable);
+  if (!headFits) {
+    const message = 'the head of each block must be backed to host the memmap';
+    return err(refusal('bad-request', message));
+  }
+  const frames = takeKernelMemmap(m, node, plan);
+  if (!frames.ok) return err(frames.error);
+
+  // ═══ Point of no return: nothing below can fail. ═══
+  if (!m.nodes.includes(node)) m.onlineNode(node);
+  const first = toBlockId(start / blockPages);
+  const count = (end - start) / blockPages;
+  const row = m.blocks.insert(first, count);
+  const perBlock = blockPages / PAGES_PER_SECTION;
+  for (let k = 0; k < count; k++) {
+    m.sections.addRun((first + k) * perBlock, perBlock);
+    m.blocks.node[row + k] = node;
+    m.blocks.vmemmapPages[row + k] = plan.headPages[k] ?? 0;
+    if (options.group !== undefined) m.blocks.group[row + k] = options.group;
+  }
+  m.growTables();
+  placeHeads(m, first, plan.headPages);
+  placeUnbacked(m, range, options.usable);
+  m.hotplug.ranges.push({ start, end, node, policy: plan.policy, memmap: frames.value });
+  m.hotplug.ranges.sort((a, b) => a.start - b.start);
+  if (options.merge === true) m.hotplug.resources.merge(resource);
+  m.emit({ type: 'add', start, end, node });
+
+  const blocks = Array.from({ length: count }, (_, k) => toBlockId(first + k));
+  const onlined = autoOnline(m, blocks);
+  return ok({
+    start,
+    end,
+    node,
+    blocks,
+    memmap: plan.policy,
+    memmapWhy: plan.why,
+    kernelPages: frames.value.pages,
+    onlined,
+  });
+}
+
+const AUTO: Readonly<Record<string, OnlineType>> = {
+  online: 'online',
+  online_kernel: 'kernel',
+  online_movable: 'movable',
+};
+
+/** Each block on its own; Linux ignores what fails (spec 1.9). */
+function autoOnline(m: Machine, blocks: readonly BlockId[]): BlockId[] {
+  const how = AUTO[m.hotplug.settings.autoOnline];
+  return how === undefined ? [] : blocks.filter((b) => m.online(b, how).ok);
+}
+
+function unaligned(m: Machine, { start, end }: MemoryRange): Refusal {
+  const size = hex(m.blockPages * PAGE_SIZE);
+  const bytes = (end - start) * PAGE_SIZE;
+  const message = `Block size [${size}] unaligned hotplug range: start ${hex(start * PAGE_SIZE)}, size ${hex(bytes)}`;
+  m.onLog?.({ level: 'warn', text: message });
+  return refusal('unaligned', message);
+}
+
+function taken({ start, end }: MemoryRange, by: Resource): Refusal {
+  const message = `System RAM resource ${memRange(start, end)} cannot be added: ${by.name} has ${hex(by.start)}-${hex(by.end)}`;
+  return refusal('exists', message);
+}
+
+/** Spec 4.4: the memmap is written before anything comes online, so that its frames must be backed. */
+function headsAreUsable(
+  heads: Int32Array,
+  range: MemoryRange,
+  blockPages: number,
+  usable: readonly MemoryRange[] | undefined,
+): boolean {
+  if (usable === undefined) return true;
+  return heads.every((pages, k) => {
+    const start = range.start + k * blockPages;
+    return pages === 0 || usable.some((u) => u.start <= start && start + pages <= u.end);
+  });
+}
+
+/** The frames that hold the memmap have an owner, too: the account of every frame. */
+function placeHeads(m: Machine, first: BlockId, heads: Int32Array): void {
+  if (!heads.some((n) => n > 0)) return;
+  const holder = m.addHolder({ class: 'memmap', name: `memmap of memory${first}` });
+  heads.forEach((pages, k) => {
+    const start = (first + k) * m.blockPages;
+    if (pages > 0) m.place(holder, toPfn(start), toPfn(start + pages));
+  });
+}
+
+function placeUnbacked(m: Machine, range: MemoryRange, usable: readonly MemoryRange[] | undefined): void {
+  if (usable === undefined) return;
+  const holder = m.addHolder({ class: 'unplugged', name: 'not backed' });
+  let at: number = range.start;
+  for (const u of [...usable].sort((a, b) => a.start - b.start)) {
+    if (u.start > at) m.place(holder, toPfn(at), u.start);
+    at = Math.max(at, u.end);
+  }
+  if (at < range.end) m.place(holder, toPfn(at), range.end);
+}

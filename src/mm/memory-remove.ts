@@ -1,0 +1,141 @@
+// Removing memory: the physical half of hotplug, backwards. Blocks that are all offline vanish, with their memmap.
+//
+//   check      whole blocks that are there; all offline                EINVAL, ENOENT, EBUSY "because memory is onlined"
+//   ═══ point of no return ═══
+//   vanish     what stayed in the blocks is forgotten; blocks, sections, the frames of their memmap, addresses (a larger
+//              resource is split); a memory group stays its driver's
+//   node       gone when it spans no frames, has no block (offline ones count) and no CPU
+//
+// Invariant: A3 an add that is removed leaves every table as it was before.
+//
+// Follows Linux v6.12 mm/memory_hotplug.c: try_remove_memory(), try_offline_node() (spec 1.13).
+
+import { assert } from '#base/assert';
+import { err, ok, type Result } from '#base/result';
+import { type NodeId, type Pfn, toBlockId, toPfn } from '#base/units';
+import { PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
+import type { AddedRange } from './hotplug.ts';
+import type { Machine } from './machine.ts';
+import { type MemmapFrames, releaseKernelMemmap } from './memmap.ts';
+import type { MemoryRange } from './memory-add.ts';
+import { BLOCK_OFFLINE } from './memory-block.ts';
+import { allocationsIn } from './page-isolation.ts';
+import { type Refusal, refusal } from './refusal.ts';
+
+export type RemoveReport = {
+  /** Blocks that are gone. */
+  readonly blocks: number;
+  /** Frames of other memory that its memmap gave back. */
+  readonly kernelPages: number;
+  /** Nodes that went with it. */
+  readonly nodes: readonly NodeId[];
+};
+
+/** See Machine.removeMemory. Cost O(blocks + frames in use in the range). */
+export function removeMemory(m: Machine, range: MemoryRange): Result<RemoveReport, Refusal> {
+  assert(m.offlinesUnderWay === 0, 'an offline is under way: wait for the hotplug lock', range);
+  const { start, end } = range;
+  const { blocks, blockPages } = m;
+  const at = `start 0x${(start * PAGE_SIZE).toString(16)}, size 0x${((end - start) * PAGE_SIZE).toString(16)}`;
+  if (start >= end || start % blockPages !== 0 || end % blockPages !== 0) {
+    const message = `Block size [0x${(blockPages * PAGE_SIZE).toString(16)}] unaligned hotplug range: ${at}`;
+    return err(refusal('unaligned', message));
+  }
+  const first = toBlockId(start / blockPages);
+  const count = (end - start) / blockPages;
+  const row = blocks.rowOf(first);
+  if (row < 0 || blocks.id[row + count - 1] !== first + count - 1) {
+    return err(refusal('no-such-memory', `there is no memory at all of ${at}`));
+  }
+  for (let k = 0; k < count; k++) {
+    if (blocks.state[row + k] === BLOCK_OFFLINE) continue;
+    const from = (first + k) * blockPages * PAGE_SIZE;
+    const to = from + blockPages * PAGE_SIZE - 1;
+    const message = `removing memory fails, because memory [0x${from.toString(16).padStart(16, '0')}-0x${to.toString(16).padStart(16, '0')}] is onlined`;
+    m.onLog?.({ level: 'warn', text: message });
+    return err(refusal('still-online', message));
+  }
+  const hosted = Array.from({ length: count }, (_, k) => (blocks.vmemmapPages[row + k] as number) > 0);
+  const wholeRange = m.hotplug.ranges.some((r) => r.policy === 'self-range' && r.start < end && start < r.end);
+  if (!wholeRange && hosted.some((h) => h !== hosted[0])) {
+    return err(refusal('bad-request', 'some of the blocks host their own memmap and some do not: remove them apart'));
+  }
+  for (const r of m.hotplug.ranges) {
+    const inside = start <= r.start && r.end <= end;
+    if (r.policy !== 'self-range' || inside || r.end <= start || end <= r.start) continue;
+    return err(refusal('bad-request', 'memory whose head hosts the memmap of all of it can only be removed whole'));
+  }
+
+  // ═══ Point of no return: nothing below can fail. ═══
+  const nodes = new Set<NodeId>();
+  const perBlock = blockPages / PAGES_PER_SECTION;
+  for (let k = 0; k < count; k++) {
+    nodes.add(blocks.node[row + k] as NodeId);
+    const index = m.sections.indexOf(toPfn(start + k * blockPages));
+    for (const a of [...allocationsIn(m, index, index + blockPages)]) m.forget(a.head);
+    for (let n = 0; n < perBlock; n++) m.sections.remove((first + k) * perBlock + n);
+  }
+  blocks.remove(first, count);
+  m.growTables();
+  const kernelPages = forgetRanges(m, start, end);
+  m.hotplug.resources.release(start * PAGE_SIZE, end * PAGE_SIZE - 1);
+  const gone = [...nodes].filter((n) => m.tryOfflineNode(n));
+  m.emit({ type: 'remove', start, end, node: [...nodes][0] as NodeId });
+  return ok({ blocks: count, kernelPages, nodes: gone });
+}
+
+/** The adds that [start, end) came by are gone, or cut to what is left of them. @returns frames that their memmaps gave back */
+function forgetRanges(m: Machine, start: number, end: number): number {
+  let pages = 0;
+  const left: AddedRange[] = [];
+  for (const r of m.hotplug.ranges) {
+    if (r.end <= start || end <= r.start) {
+      left.push(r);
+      continue;
+    }
+    const before = Math.max(0, start - r.start);
+    const after = Math.max(0, r.end - end);
+    const whole = before === 0 && after === 0;
+    const cut = whole || r.memmap === undefined ? undefined : leavesOf(m, r.memmap.chunks);
+    const perLeaf = cut === undefined ? 0 : (r.end - r.start) / cut.length;
+    const part = (from: number, to: number, tables: readonly Pfn[]): MemmapFrames => {
+      const chunks = (cut ?? []).slice(from / perLeaf, to / perLeaf).flat();
+      return { tables, chunks, pages: chunks.reduce((n, c) => n + pagesAt(m, c), tables.length) };
+    };
+    // The tables serve what is left, as long as anything is.
+    const total = r.end - r.start;
+    const gone = whole ? r.memmap : part(before, total - after, []);
+    const tables = r.memmap?.tables ?? [];
+    if (before > 0) left.push({ ...r, end: toPfn(start), memmap: part(0, before, tables) });
+    if (after > 0) {
+      left.push({ ...r, start: toPfn(end), memmap: part(total - after, total, before > 0 ? [] : tables) });
+    }
+    if (gone !== undefined) {
+      releaseKernelMemmap(m, gone);
+      pages += gone.pages;
+    }
+  }
+  m.hotplug.ranges = left;
+  return pages;
+}
+
+const pagesAt = (m: Machine, pfn: Pfn): number => {
+  const a = m.sections.allocationAt(m.sections.indexOf(pfn));
+  assert(a !== undefined, 'a frame of the memmap is not allocated', { pfn });
+  return 1 << a.order;
+};
+
+/** Allocations of a memmap, gathered by leaf of the virtual memmap: one of 2 MiB, or 512 single frames instead. */
+function leavesOf(m: Machine, chunks: readonly Pfn[]): Pfn[][] {
+  const out: Pfn[][] = [];
+  let room = 0;
+  for (const pfn of chunks) {
+    if (room === 0) {
+      out.push([]);
+      room = PAGEBLOCK_PAGES;
+    }
+    (out[out.length - 1] as Pfn[]).push(pfn);
+    room -= pagesAt(m, pfn);
+  }
+  return out;
+}
