@@ -30,7 +30,7 @@
 
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
-import { type HolderId, type NodeId, type Pfn, toOrder } from '#base/units';
+import { type HolderId, type NodeId, type Pfn, toHolderId, toOrder } from '#base/units';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
 import type { KernelProfile } from './kernel-profile.ts';
 import type { Machine } from './machine.ts';
@@ -84,6 +84,9 @@ export type MemmapInput = {
   readonly gigantic?: number;
 };
 
+/** The frames [startPfn, endPfn) that one page table serves. */
+export type TableArea = { readonly startPfn: number; readonly endPfn: number };
+
 export type MemmapPlan = {
   readonly policy: MemmapPolicy;
   /** Set when another policy was asked for than the plan has. */
@@ -100,8 +103,9 @@ export type MemmapPlan = {
   readonly wastedPages: number;
   /** Leaves of 2 MiB to take from existing memory. */
   readonly kernelChunks: number;
-  /** Table frames to take from existing memory. */
+  /** Table frames to take from existing memory, and which frames each of them serves. */
   readonly kernelPageTables: number;
+  readonly kernelTables: readonly TableArea[];
   /** How the direct map grows: leaves of 1 GiB and of 2 MiB (DirectMap1G, DirectMap2M of meminfo). */
   readonly directMap: { readonly leaves1G: number; readonly leaves2M: number };
 };
@@ -184,10 +188,10 @@ function conditionFailed(input: MemmapInput): MemmapFallback | undefined {
 type Level = { readonly bytesPerPage: number; readonly covers: number };
 
 type Tables = {
-  /** Table frames that must come from existing memory. */
-  kernel: number;
-  /** First frame (or that of the range) of the area of each table that may lie in the range itself. */
-  readonly self: number[];
+  /** Tables that must come from existing memory. */
+  readonly kernel: TableArea[];
+  /** Tables that may lie in the range itself. */
+  readonly self: TableArea[];
   leaves1G: number;
   leaves2M: number;
 };
@@ -196,7 +200,7 @@ type Tables = {
 function pageTablesOf(input: MemmapInput, policy: MemmapPolicy): Tables {
   const { startPfn, pages } = input;
   const endPfn = startPfn + pages;
-  const out: Tables = { kernel: 0, self: [], leaves1G: 0, leaves2M: 0 };
+  const out: Tables = { kernel: [], self: [], leaves1G: 0, leaves2M: 0 };
   const need = (level: Level, skip: (area: number) => boolean = () => false): void => {
     const { bytesPerPage, covers } = level;
     const areaOf = (pfn: number): number => Math.floor((pfn * bytesPerPage) / covers);
@@ -207,10 +211,10 @@ function pageTablesOf(input: MemmapInput, policy: MemmapPolicy): Tables {
     }
     for (let area = areaOf(startPfn); area <= areaOf(endPfn - 1); area++) {
       if (there.has(area) || skip(area)) continue;
-      const start = (area * covers) / bytesPerPage;
-      const whole = start >= startPfn && start + covers / bytesPerPage <= endPfn;
-      if (whole && input.pageTables === 'self' && policy !== 'kernel') out.self.push(start);
-      else out.kernel++;
+      const served = { startPfn: (area * covers) / bytesPerPage, endPfn: ((area + 1) * covers) / bytesPerPage };
+      const ownOnly = served.startPfn >= startPfn && served.endPfn <= endPfn;
+      const self = ownOnly && input.pageTables === 'self' && policy !== 'kernel';
+      (self ? out.self : out.kernel).push(served);
     }
   };
 
@@ -243,8 +247,8 @@ function layOut(input: MemmapInput, policy: MemmapPolicy, why: MemmapFallback | 
   const headPages = new Int32Array(blocks);
   if (policy === 'self-block') {
     headPages.fill(memmapHead(input, blockPages));
-    for (const at of tables.self) {
-      const k = Math.floor((at - startPfn) / blockPages);
+    for (const served of tables.self) {
+      const k = Math.floor((served.startPfn - startPfn) / blockPages);
       headPages[k] = (headPages[k] as number) + 1;
     }
     for (let k = 0; k < blocks; k++) {
@@ -270,7 +274,8 @@ function layOut(input: MemmapInput, policy: MemmapPolicy, why: MemmapFallback | 
     selfPageTables: tables.self.length,
     wastedPages: policy === 'kernel' ? 0 : heads - memmapPages - tables.self.length,
     kernelChunks: policy === 'kernel' ? Math.ceil((memmapPages * PAGE_SIZE) / PMD_SIZE) : 0,
-    kernelPageTables: tables.kernel,
+    kernelPageTables: tables.kernel.length,
+    kernelTables: tables.kernel,
     directMap: { leaves1G: tables.leaves1G, leaves2M: tables.leaves2M },
   });
 }
@@ -280,10 +285,11 @@ const withTables = (head: number, tables: number): number => (tables === 0 ? hea
 
 // ------------------------------------------------------------------------------------- frames from existing memory
 
-/** What a plan took from existing memory. A value: forks share it. */
+/** What an add took from existing memory. A value: forks share it. */
 export type MemmapFrames = {
-  /** Head frames of the allocations, in the order in which they were taken: tables, then chunks by address. */
+  /** Page tables, one frame each: those of the plan, then those of leaves that had to be made of single frames. */
   readonly tables: readonly Pfn[];
+  /** Struct pages by address: for each leaf of 2 MiB one allocation of order 9, or 512 single frames. */
   readonly chunks: readonly Pfn[];
   /** All frames of them. */
   readonly pages: number;
@@ -292,16 +298,26 @@ export type MemmapFrames = {
 const MEMMAP_HOLDER = 'struct pages of added memory';
 const TABLES_HOLDER = 'page tables of added memory';
 
-/** The machine's one holder of that name, made when it is first needed: nobody else's frames are given back with it. */
+/** The machine's one holder of that name, made when it is first needed. */
 function holderNamed(m: Machine, cls: PageClass, name: string): HolderId {
   const there = m.holders.specs.findIndex((s) => s.class === cls && s.name === name);
-  return there >= 0 ? (there as HolderId) : m.addHolder({ class: cls, name }); // ids are rows of specs
+  return there >= 0 ? toHolderId(there) : m.addHolder({ class: cls, name }); // ids are rows of specs
+}
+
+/** Is there memory in [startPfn, endPfn) already? Then what maps it is there, too. */
+function isPresent(m: Machine, { startPfn, endPfn }: TableArea): boolean {
+  const first = Math.floor(startPfn / PAGES_PER_SECTION);
+  const end = Math.ceil(endPfn / PAGES_PER_SECTION);
+  if (end - first > m.sections.length) return m.sections.number.some((n) => n >= first && n < end);
+  for (let n = first; n < end; n++) if (m.sections.slotOf(n) >= 0) return true;
+  return false;
 }
 
 /**
  * Takes the frames that a plan needs of existing memory: near node first, then the others by distance.
  *
- * A leaf of 2 MiB that cannot be had is replaced by 512 single frames and a table for them, as
+ * To be called before the sections appear: a table that something present uses already is not taken again, whether the
+ * plan knew or not. A leaf of 2 MiB that cannot be had is replaced by 512 single frames and a table for them, as
  * vmemmap_populate_hugepages() does. All or nothing: a refusal gives everything back; what may stay is the type of
  * pageblocks that were claimed, as after any allocation. Cost O(frames of the plan).
  *
@@ -309,11 +325,16 @@ function holderNamed(m: Machine, cls: PageClass, name: string): HolderId {
  * @returns no-memory (ENOMEM) when there is not enough above the watermarks
  */
 export function takeKernelMemmap(m: Machine, node: NodeId, plan: MemmapPlan): Result<MemmapFrames, Refusal> {
-  const near = m.nodes.includes(node) ? { node } : undefined;
+  const missing = plan.kernelTables.filter((t) => !isPresent(m, t)).length;
   const tables: Pfn[] = [];
   const chunks: Pfn[] = [];
+  if (missing === 0 && plan.kernelChunks === 0) return ok({ tables, chunks, pages: 0 });
+
+  const near = m.nodes.includes(node) ? { node } : undefined;
+  const table = holderNamed(m, 'pagetable', TABLES_HOLDER);
+  const memmap = holderNamed(m, 'memmap', MEMMAP_HOLDER);
   let pages = 0;
-  const take = (holder: HolderId, order: number, to: Pfn[]): boolean => {
+  const take = (to: Pfn[], holder: HolderId, order: number): boolean => {
     const pfn = m.alloc(holder, toOrder(order), near);
     if (pfn < 0) return false;
     to.push(pfn as Pfn); // not -1
@@ -324,20 +345,17 @@ export function takeKernelMemmap(m: Machine, node: NodeId, plan: MemmapPlan): Re
     for (let k = 0; k < n; k++) if (!once()) return false;
     return true;
   };
-  if (plan.kernelPageTables === 0 && plan.kernelChunks === 0) return ok({ tables, chunks, pages });
-  const table = holderNamed(m, 'pagetable', TABLES_HOLDER);
-  const memmap = holderNamed(m, 'memmap', MEMMAP_HOLDER);
-  const single = (): boolean => take(table, 0, tables) && times(PAGEBLOCK_PAGES, () => take(memmap, 0, chunks));
-  const chunk = (): boolean => take(memmap, PAGEBLOCK_ORDER, chunks) || single();
-  const all = times(plan.kernelPageTables, () => take(table, 0, tables)) && times(plan.kernelChunks, chunk);
+  const single = (): boolean => take(tables, table, 0) && times(PAGEBLOCK_PAGES, () => take(chunks, memmap, 0));
+  const leaf = (): boolean => take(chunks, memmap, PAGEBLOCK_ORDER) || single();
+  const all = times(missing, () => take(tables, table, 0)) && times(plan.kernelChunks, leaf);
   const frames: MemmapFrames = Object.freeze({ tables, chunks, pages });
   if (all) return ok(frames);
   releaseKernelMemmap(m, frames);
-  const wanted = plan.kernelPageTables + plan.kernelChunks * PAGEBLOCK_PAGES;
+  const wanted = missing + plan.kernelChunks * PAGEBLOCK_PAGES;
   return err(refusal('no-memory', `the struct pages take ${wanted} frames of existing memory; ${pages} could be had`));
 }
 
-/** Gives the frames back: struct pages in the order of their sections, then the tables, as __remove_pages() does. */
+/** Gives the frames back: struct pages in the order of their sections, then the tables, as arch_remove_memory() does. */
 export function releaseKernelMemmap(m: Machine, frames: MemmapFrames): void {
   for (const pfn of frames.chunks) m.free(pfn);
   for (const pfn of frames.tables) m.free(pfn);
