@@ -1,11 +1,15 @@
-// PageAlloc: the allocator of one pool. Per-CPU rings in front, the free area behind, fallback when it is dry.
+// PageAlloc: the allocator of one pool. Per-CPU lists in front, the free area behind, fallback when it is dry.
 //
 //   alloc(order, mt) ── order 0 ──> ring(cpu, mt) ── empty ──> refill: `batch` pages at once ─┐
 //        └───────────── order > 0 ───────────────────────────────────────────────────────────┤
 //                                                                                            v
 //          CMA first, when it holds most │ own lists │ CMA │ claim a pageblock │ steal a page │ drain all CPUs, once
 //
-//   ring (one per cpu and type Unmovable, Movable, Reclaimable), a Linux per-CPU list:
+// Two fronts, chosen by `pcp`. 'linux' is per_cpu_pages to the letter: fourteen lists a CPU, one limit for their sum,
+// batches that grow (per-cpu-pages.ts). 'rings' is what every other placement has, for speed: one ring for each CPU
+// and type, order 0 only, a limit for each. bench/README.md has what the difference costs.
+//
+//   ring (one per cpu and type Unmovable, Movable, Reclaimable):
 //        head                          tail
 //         │ newest free │ ... │ oldest │        alloc and free work at the head; refill appends at the tail in the
 //         └─ pages[head & mask] ───────┘        area's order; overflow (more than `high`) frees `batch` from the tail
@@ -15,9 +19,8 @@
 // Invariants: a page is in the area, in one ring, or in use; a ring never holds a page that was freed in an Isolate
 // pageblock; rings of a disabled allocator are empty (nested: as many enables as disables).
 //
-// Follows Linux v6.12 mm/page_alloc.c: rmqueue(), rmqueue_bulk(), __rmqueue(), free_unref_page(), zone_pcp_disable()
-// (spec 2.3, 2.4). Left out: rings for orders 1 to 3 and 9, the growing batch, and Linux limits the sum of a CPU's
-// lists where this limits each.
+// Follows Linux v6.12 mm/page_alloc.c: rmqueue(), rmqueue_bulk(), rmqueue_buddy(), __rmqueue(), free_unref_page(),
+// zone_pcp_disable() (spec 2.3, 2.4, 2.8).
 
 import { assert } from '#base/assert';
 import type { Code } from '#base/specialise';
@@ -36,11 +39,18 @@ import {
   NR_PCP_TYPES,
   PAGEBLOCK_PAGES,
 } from './geometry.ts';
+import { createPerCpuPages, type PcpTuning } from './per-cpu-pages.ts';
 
 /** Refuse fallbacks that would mix a pageblock: claim whole pageblocks or fail, and do not drain (spec 2.7). */
 export const ALLOC_NOFRAGMENT = 1;
 /** The request may use CMA pageblocks (spec 2.3, CMA balance). */
 export const ALLOC_CMA = 2;
+/** Do not empty the per-CPU lists when all else fails: that is the slow path's last step, for all pools at once. */
+export const ALLOC_KEEP_PCP = 4;
+/** An atomic request of order > 0: the high-atomic reserve first (spec 2.8). */
+export const ALLOC_HIGHATOMIC = 8;
+/** Non-blocking, or an OOM victim: the high-atomic reserve rather than nothing (spec 2.8). */
+export const ALLOC_LAST_RESERVE = 16;
 
 export type PageAllocConfig = FallbackPolicy & {
   /** CPUs that have rings, 1 or more. CPU 0 is selected first. */
@@ -51,6 +61,10 @@ export type PageAllocConfig = FallbackPolicy & {
   readonly high: number;
   /** Slots of one ring, a power of two; bounds later setPcp. Default: the smallest that holds high and batch. */
   readonly capacity?: number;
+  /** The front: see above. Default 'rings'. */
+  readonly pcp?: 'rings' | 'linux';
+  /** For 'linux': do high and batch follow the load? Default 'auto' (Linux from 6.7 on). */
+  readonly pcpTuning?: PcpTuning;
   /** After a fallback gave pages: Linux's mm_page_alloc_extfrag. */
   readonly onFallback?: (order: number, mt: number, decision: Readonly<FallbackDecision>) => void;
   /** 'own' machine code for a long-lived pool, 'shared' for forks (base/specialise.ts). */
@@ -73,11 +87,18 @@ export interface PageAlloc {
   /** Drains and keeps rings empty until the matching enable. Nestable. */
   disable(): void;
   enable(): void;
-  /** Takes effect at the next operation; `high` is cut to the ring's capacity - 1, `batch` to its capacity. */
-  setPcp(limits: { batch: number; high: number }): void;
-  /** Pages in all rings. */
+  /**
+   * Takes effect at the next operation. Rings cut `high` to their capacity - 1 and `batch` to their capacity, and know
+   * no `highMax`; 'linux' lets high move between `high` and `highMax` (default: fixed at `high`).
+   */
+  setPcp(limits: PcpLimits): void;
+  /** The limits that count when no disable is in effect, the selected CPU and the depth of disable, from `other`. */
+  adoptSettings(other: PageAlloc): void;
+  /** Pages on all per-CPU lists. */
   pcpPages(): number;
-  forEachPcp(each: (cpu: number, mt: number, i: number) => void): void;
+  forEachPcp(each: (cpu: number, mt: number, i: number, order: number) => void): void;
+  /** Is the pool short of free pages? Kept by the allocation path; 'linux' lists shrink while it is (spec 2.4). */
+  readonly pressure: PcpPressure;
 
   /** Free pages in the area, Isolate pageblocks not counted (Linux: NR_FREE_PAGES). O(1). */
   nrFree(): number;
@@ -107,7 +128,14 @@ export interface PageAlloc {
 
   /** @internal */
   readonly columns: PageAllocColumns;
+  /** @internal */
+  readonly front: PcpFront;
 }
+
+export type PcpLimits = { readonly batch: number; readonly high: number; readonly highMax?: number };
+
+/** ZONE_BELOW_HIGH, and the mark above which it ends (high plus the reserve against Movable). */
+export type PcpPressure = { belowHigh: boolean; highMark: number };
 
 type PageAllocColumns = {
   /** Ring k = cpu * 3 + mt has the slots [k << shift, (k + 1) << shift). */
@@ -130,6 +158,7 @@ const BUCKETS = Int32Array.of(0, 0, 0, 1, 2, 3);
  */
 export function createPageAlloc(area: FreeArea, config: PageAllocConfig): PageAlloc {
   const { cpus, batch, high } = config;
+  const ringed = config.pcp !== 'linux';
   assert(cpus >= 1 && batch >= 1 && high >= 0, 'a page allocator needs a cpu, batch >= 1, high >= 0', {
     cpus,
     batch,
@@ -141,7 +170,7 @@ export function createPageAlloc(area: FreeArea, config: PageAllocConfig): PageAl
     capacity,
     wanted,
   });
-  const rings = cpus * NR_PCP_TYPES;
+  const rings = ringed ? cpus * NR_PCP_TYPES : 0;
   const carve = carveColumns([rings * capacity * 4, rings * 4, rings * 4, 6 * 4, 4 * 8]);
   const columns: PageAllocColumns = {
     pages: carve.int32(rings * capacity),
@@ -152,8 +181,13 @@ export function createPageAlloc(area: FreeArea, config: PageAllocConfig): PageAl
   };
   columns.limits.set([batch, high, batch, high, 0, 0]);
   const decision = noDecision();
-  const fallback = (order: number, mt: number, noFragment: boolean): FallbackDecision => {
-    decideFallback(area, { order, mt, noFragment }, config, decision);
+  const request = { order: 0, mt: 0, noFragment: false, stealing: false }; // reused: no object is made per request
+  const fallback = (order: number, mt: number, noFragment: boolean, stealing: boolean): FallbackDecision => {
+    request.order = order;
+    request.mt = mt;
+    request.noFragment = noFragment;
+    request.stealing = stealing;
+    decideFallback(area, request, config, decision);
     return decision;
   };
   const hot = specialise(pageAllocCore, config.code)(area, columns, {
@@ -161,10 +195,24 @@ export function createPageAlloc(area: FreeArea, config: PageAllocConfig): PageAl
     fallback,
     onFallback: config.onFallback,
   });
-  return finish(area, config, columns, hot);
+  const pressure: PcpPressure = { belowHigh: false, highMark: Number.POSITIVE_INFINITY };
+  if (ringed) return finish(area, columns, hot, ringFront(area, columns, hot, cpus), pressure);
+  const lists = createPerCpuPages(area, columns.nr, hot, pressure, {
+    cpus,
+    batch,
+    high,
+    tuning: config.pcpTuning ?? 'auto',
+  });
+  return finish(area, columns, hot, lists, pressure);
 }
 
-type Core = Pick<PageAlloc, 'alloc' | 'free' | 'freeToArea' | 'useCpu' | 'drain'>;
+/** The specialised part. `rmqueueBuddy` and `rmqueueNext` are what a front asks the area through. */
+export type PageAllocCore = Pick<PageAlloc, 'alloc' | 'free' | 'freeToArea' | 'useCpu' | 'drain'> & {
+  /** One chunk past the per-CPU lists, by the rights in `flags`. -1 when there is none. */
+  rmqueueBuddy(order: number, mt: number, flags: number): number;
+  /** One chunk of a bulk: the first of a bulk is asked for with `first`, which forgets how the last one ended. */
+  rmqueueNext(order: number, mt: number, flags: number, first: boolean): number;
+};
 
 /**
  * The hot part: a factory by the contract of base/specialise.ts, so literals stand for geometry: 512 frames a
@@ -175,10 +223,10 @@ function pageAllocCore(
   columns: PageAllocColumns,
   parts: {
     shift: number;
-    fallback: (order: number, mt: number, noFragment: boolean) => FallbackDecision;
+    fallback: (order: number, mt: number, noFragment: boolean, stealing: boolean) => FallbackDecision;
     onFallback: PageAllocConfig['onFallback'];
   },
-): Core {
+): PageAllocCore {
   const { pages, head, tail, limits, nr } = columns;
   const { shift, fallback, onFallback } = parts;
   const mask = (1 << shift) - 1;
@@ -187,6 +235,8 @@ function pageAllocCore(
   const areaBulk = area.allocBulk;
   const typeOf = area.typeOf;
   let cpuRings = 0;
+  /** RMQUEUE_STEAL: this bulk had to steal, so that nothing is left to claim until it is over. */
+  let stealing = false;
 
   function useCpu(cpu: number): void {
     limits[5] = cpu;
@@ -239,14 +289,20 @@ function pageAllocCore(
 
   /** Lets fallback decide and makes it so. @returns a chunk of 2^order frames, or -1. */
   function raid(order: number, mt: number, flags: number): number {
-    const d = fallback(order, mt, (flags & 1) !== 0);
+    const d = fallback(order, mt, (flags & 1) !== 0, stealing);
     if (d.action === 'none') return -1;
     let i = -1;
     if (d.action === 'claim') {
       area.setPageblockType(d.index, mt); // a chunk of order 10 takes the type as a whole, both its pageblocks
       i = areaAlloc(order, mt);
-    } else {
+    } else if (d.action === 'steal') {
+      stealing = true;
       i = areaAlloc(order, d.from); // the smallest order that has a page: the one that the steal pass found
+    } else {
+      // 'split': exactly the page that was found. The rest of it stays with its pageblock's type.
+      i = d.index;
+      area.take(i, d.fallbackOrder);
+      for (let o = d.fallbackOrder - 1; o >= order; o--) area.put(i + (1 << o), o);
     }
     if (onFallback !== undefined) onFallback(order, mt, d);
     return i;
@@ -285,6 +341,7 @@ function pageAllocCore(
     const want = limits[0];
     const at = k << shift; // the ring is empty: it starts anew at its first slot, so that no position wraps
     let got = 0;
+    stealing = false;
     const byOne = (flags & 2) !== 0 && nr[2] > 0; // the CMA balance is looked at for every page
     while (got < want) {
       if (!byOne) {
@@ -303,10 +360,30 @@ function pageAllocCore(
     return got;
   }
 
-  function allocSlow(order: number, mt: number, flags: number): number {
-    const i = rmqueue(order, mt, flags);
-    if (i >= 0 || (flags & 1) !== 0 || drain() === 0) return i;
+  /** A chunk of the high-atomic reserve. */
+  function fromReserve(order: number): number {
+    const i = areaAlloc(order, 3);
+    if (i >= 0) nr[1] -= 1 << order;
+    return i;
+  }
+
+  function rmqueueBuddy(order: number, mt: number, flags: number): number {
+    stealing = false;
+    let i = (flags & 8) !== 0 ? fromReserve(order) : -1;
+    if (i < 0) i = rmqueue(order, mt, flags);
+    if (i < 0 && (flags & 16) !== 0) i = fromReserve(order);
+    return i;
+  }
+
+  function rmqueueNext(order: number, mt: number, flags: number, first: boolean): number {
+    if (first) stealing = false;
     return rmqueue(order, mt, flags);
+  }
+
+  function allocSlow(order: number, mt: number, flags: number): number {
+    const i = rmqueueBuddy(order, mt, flags);
+    if (i >= 0 || (flags & 5) !== 0 || drain() === 0) return i;
+    return rmqueueBuddy(order, mt, flags);
   }
 
   function alloc(order: number, mt: number, flags = 0): number {
@@ -341,14 +418,91 @@ function pageAllocCore(
     freeToArea(i, order);
   }
 
-  return { alloc, free, freeToArea, useCpu, drain };
+  return { alloc, free, freeToArea, useCpu, drain, rmqueueBuddy, rmqueueNext };
+}
+
+/** What a front is to the rest: how pages wait before they reach the area. */
+export type PcpFront = Pick<PageAlloc, 'alloc' | 'free' | 'drain' | 'useCpu' | 'disable' | 'enable' | 'setPcp'> &
+  Pick<PageAlloc, 'pcpPages' | 'forEachPcp' | 'bytes'> & {
+    readonly cpus: number;
+    /** Lists, positions and limits of `other`, a front of the same kind and size. */
+    copyPcp(other: PageAlloc): void;
+    settings(): { readonly limits: PcpLimits; readonly cpu: number; readonly disabled: number };
+  };
+
+/** The slow half of the rings: limits, walks, copies. */
+function ringFront(area: FreeArea, columns: PageAllocColumns, core: PageAllocCore, cpus: number): PcpFront {
+  const { pages, head, tail, limits } = columns;
+  const capacity = pages.length / head.length;
+  return {
+    cpus,
+    alloc: core.alloc,
+    free: core.free,
+    drain: core.drain,
+    useCpu: core.useCpu,
+    disable() {
+      limits[4]++;
+      limits[0] = 1; // as Linux's zone_pcp_disable(): a page freed overflows at once, a page taken is refilled alone
+      limits[1] = 0;
+      core.drain();
+    },
+    enable() {
+      limits[4]--;
+      if (limits[4] !== 0) return;
+      limits[0] = limits[2];
+      limits[1] = limits[3];
+    },
+    setPcp(next) {
+      limits[2] = Math.min(next.batch, capacity);
+      limits[3] = Math.min(next.high, capacity - 1);
+      if (limits[4] === 0) {
+        limits[0] = limits[2];
+        limits[1] = limits[3];
+      }
+    },
+    settings: () => ({ limits: { batch: limits[2], high: limits[3] }, cpu: limits[5], disabled: limits[4] }),
+    pcpPages() {
+      let n = 0;
+      for (let k = 0; k < head.length; k++) n += (tail[k] - head[k]) | 0;
+      return n;
+    },
+    forEachPcp(each) {
+      for (let k = 0; k < head.length; k++) {
+        const cpu = Math.floor(k / NR_PCP_TYPES);
+        const n = (tail[k] - head[k]) | 0;
+        for (let j = 0; j < n; j++) {
+          each(cpu, k % NR_PCP_TYPES, pages[k * capacity + ((head[k] + j) & (capacity - 1))], 0);
+        }
+      }
+    },
+    copyPcp(other) {
+      const from = other.columns;
+      assert(from.head.length === head.length && from.pages.length === pages.length, 'copyFrom needs the same rings');
+      for (let k = 0; k < head.length; k++) {
+        const n = (from.tail[k] - from.head[k]) | 0;
+        for (let j = 0; j < n; j++) {
+          const slot = k * capacity + ((from.head[k] + j) & (capacity - 1));
+          pages[slot] = from.pages[slot];
+        }
+      }
+      head.set(from.head);
+      tail.set(from.tail);
+      limits.set(from.limits);
+      core.useCpu(limits[5]);
+    },
+    bytes: () => area.bytes() + pages.byteLength + head.byteLength + tail.byteLength,
+  };
 }
 
 /** The rest of the interface, which nobody calls in a loop. */
-function finish(area: FreeArea, config: PageAllocConfig, columns: PageAllocColumns, core: Core): PageAlloc {
-  const { pages, head, tail, limits, nr } = columns;
-  const { cpus } = config;
-  const capacity = pages.length / head.length;
+function finish(
+  area: FreeArea,
+  columns: PageAllocColumns,
+  core: PageAllocCore,
+  front: PcpFront,
+  pressure: PcpPressure,
+): PageAlloc {
+  const { nr } = columns;
   const countAll = (): Float64Array => {
     const lists = new Float64Array(NR_MIGRATE_TYPES * 11);
     area.count(lists);
@@ -368,55 +522,40 @@ function finish(area: FreeArea, config: PageAllocConfig, columns: PageAllocColum
     return moved;
   };
   const bucketOf = (i: number): number => BUCKETS[area.typeOf(i)];
-  const setPcp = (next: { batch: number; high: number }): void => {
-    assert(next.batch >= 1 && next.high >= 0, 'a ring needs batch >= 1 and high >= 0', next);
-    limits[2] = Math.min(next.batch, capacity);
-    limits[3] = Math.min(next.high, capacity - 1);
-    if (limits[4] === 0) {
-      limits[0] = limits[2];
-      limits[1] = limits[3];
-    }
+  const setPcp = (next: PcpLimits): void => {
+    const { batch, high } = next;
+    assert(batch >= 1 && high >= 0, 'per-CPU lists need batch >= 1 and high >= 0', { batch, high });
+    front.setPcp(next);
   };
-
-  const forEachPcp = (each: (cpu: number, mt: number, i: number) => void): void => {
-    for (let k = 0; k < head.length; k++) {
-      const cpu = Math.floor(k / NR_PCP_TYPES);
-      const n = (tail[k] - head[k]) | 0;
-      for (let j = 0; j < n; j++) each(cpu, k % NR_PCP_TYPES, pages[k * capacity + ((head[k] + j) & (capacity - 1))]);
-    }
+  const enable = (): void => {
+    assert(front.settings().disabled > 0, 'enable without disable');
+    front.enable();
   };
 
   return {
     area,
     columns,
-    alloc: core.alloc,
-    free: core.free,
+    front,
+    pressure,
+    alloc: front.alloc,
+    free: front.free,
     freeToArea: core.freeToArea,
-    drain: core.drain,
+    drain: front.drain,
     useCpu(cpu) {
-      assert(cpu >= 0 && cpu < cpus, 'no such cpu', { cpu, cpus });
-      core.useCpu(cpu);
+      assert(cpu >= 0 && cpu < front.cpus, 'no such cpu', { cpu, cpus: front.cpus });
+      front.useCpu(cpu);
     },
-    disable() {
-      limits[4]++;
-      limits[0] = 1; // as Linux's zone_pcp_disable(): a page freed overflows at once, a page taken is refilled alone
-      limits[1] = 0;
-      core.drain();
-    },
-    enable() {
-      assert(limits[4] > 0, 'enable without disable');
-      limits[4]--;
-      if (limits[4] !== 0) return;
-      limits[0] = limits[2];
-      limits[1] = limits[3];
-    },
+    disable: front.disable,
+    enable,
     setPcp,
-    pcpPages() {
-      let n = 0;
-      for (let k = 0; k < head.length; k++) n += (tail[k] - head[k]) | 0;
-      return n;
+    adoptSettings(other) {
+      const { limits, cpu, disabled } = other.front.settings();
+      front.setPcp(limits);
+      front.useCpu(cpu);
+      while (front.settings().disabled < disabled) front.disable();
     },
-    forEachPcp,
+    pcpPages: front.pcpPages,
+    forEachPcp: front.forEachPcp,
     nrFree: () => nr[0] + nr[1] + nr[2],
     nrIsolated: () => nr[3],
     nrFreeCma: () => nr[2],
@@ -440,23 +579,13 @@ function finish(area: FreeArea, config: PageAllocConfig, columns: PageAllocColum
       return setPageblockType(i, mt);
     },
     copyFrom(other) {
-      const from = other.columns;
-      assert(from.head.length === head.length && from.pages.length === pages.length, 'copyFrom needs the same rings');
+      front.copyPcp(other);
       area.copyFrom(other.area);
-      for (let k = 0; k < head.length; k++) {
-        const n = (from.tail[k] - from.head[k]) | 0;
-        for (let j = 0; j < n; j++) {
-          const slot = k * capacity + ((from.head[k] + j) & (capacity - 1));
-          pages[slot] = from.pages[slot];
-        }
-      }
-      head.set(from.head);
-      tail.set(from.tail);
-      limits.set(from.limits);
-      nr.set(from.nr);
-      core.useCpu(limits[5]);
+      nr.set(other.columns.nr);
+      pressure.belowHigh = other.pressure.belowHigh;
+      pressure.highMark = other.pressure.highMark;
     },
-    bytes: () => area.bytes() + pages.byteLength + head.byteLength + tail.byteLength,
+    bytes: front.bytes,
     check() {
       const wrong = area.check();
       const counted = countAll();
@@ -469,13 +598,18 @@ function finish(area: FreeArea, config: PageAllocConfig, columns: PageAllocColum
         if (counted[b] !== nr[b]) wrong.push(`counter of ${name} says ${nr[b]}, the lists hold ${counted[b]}`);
       }
       const seen = new Set<number>();
-      forEachPcp((cpu, mt, i) => {
-        if (i < 0 || i >= area.pages) wrong.push(`cpu ${cpu} ring ${mt} holds ${i}, which is no page`);
-        else if (area.headOf(i) >= 0) wrong.push(`cpu ${cpu} ring ${mt} holds page ${i}, which is free in the area`);
-        if (seen.has(i)) wrong.push(`page ${i} is in two rings`);
-        seen.add(i);
+      front.forEachPcp((cpu, mt, head, order) => {
+        for (let i = head; i < head + 2 ** order; i++) {
+          if (i < 0 || i >= area.pages) wrong.push(`cpu ${cpu} ring ${mt} holds ${i}, which is no page`);
+          else if (area.headOf(i) >= 0) wrong.push(`cpu ${cpu} ring ${mt} holds page ${i}, which is free in the area`);
+          if (seen.has(i)) wrong.push(`page ${i} is in two rings`);
+          seen.add(i);
+        }
       });
-      if (limits[4] > 0 && seen.size > 0) wrong.push(`${seen.size} pages in rings that are switched off`);
+      if (front.pcpPages() !== seen.size) wrong.push(`per-CPU lists hold ${seen.size}, they count ${front.pcpPages()}`);
+      if (front.settings().disabled > 0 && seen.size > 0) {
+        wrong.push(`${seen.size} pages in rings that are switched off`);
+      }
       return wrong;
     },
   };

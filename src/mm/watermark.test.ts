@@ -92,22 +92,21 @@ describe('golden zoneinfo', () => {
 describe('the formula', () => {
   const zone = (z: ZoneIndex, managed: number, node = 0) => ({ node, zone: z, managed });
 
-  it('W1 min_free_kbytes: the root of 16 times low memory, clamped to 128 and 262144; a value set by hand wins', () => {
-    const auto = (managed: number) => minFreeKbytes([zone(2, managed)], { scaleFactor: 10, thp: false });
+  it('W1 min_free_kbytes: the root of 16 times low memory, clamped to 128 and 262144', () => {
+    const auto = (managed: number) => minFreeKbytes([zone(2, managed)], { thp: false }).value;
     expect(auto(1)).toBe(128);
     expect(auto(2 ** 18)).toBe(4096); // 1 GiB
     expect(auto(2 ** 22)).toBe(16384); // 16 GiB
     expect(auto(2 ** 34)).toBe(262144);
-    expect(minFreeKbytes([zone(2, 2 ** 22)], { scaleFactor: 10, thp: true, minFreeKbytes: 999 })).toBe(999);
   });
 
   it('W1 with huge pages: 11 pageblocks for each populated zone but Movable, at most a twentieth of low memory', () => {
     const thp: WatermarkSettings = { scaleFactor: 10, thp: true };
     const three = [zone(0, 3840), zone(1, 772915), zone(2, 1212416)];
-    expect(minFreeKbytes(three, thp)).toBe(4 * 512 * 11 * 3); // 67584, spec 2.5
-    expect(minFreeKbytes([...three, zone(3, 10 ** 6)], thp)).toBe(67584);
-    expect(minFreeKbytes([...three, zone(1, 0, 1), zone(2, 1000, 1)], thp)).toBe(4 * 512 * 11 * 4);
-    expect(minFreeKbytes([zone(1, 20_000)], thp)).toBe(4 * 1000);
+    expect(minFreeKbytes(three, thp).value).toBe(4 * 512 * 11 * 3); // 67584, spec 2.5
+    expect(minFreeKbytes([...three, zone(3, 10 ** 6)], thp).value).toBe(67584);
+    expect(minFreeKbytes([...three, zone(1, 0, 1), zone(2, 1000, 1)], thp).value).toBe(4 * 512 * 11 * 4);
+    expect(minFreeKbytes([zone(1, 20_000)], thp).value).toBe(4 * 1000);
   });
 
   it('W2 the vector of spec 2.5', () => {
@@ -155,15 +154,46 @@ describe('the formula', () => {
   });
 
   it('W5 per-CPU lists: 63 from 1 GiB on, 1 for DMA; high is four batches or the share of low', () => {
-    expect(pcpSizes(3840, 40, 2)).toEqual({ batch: 1, high: 20 });
-    expect(pcpSizes(772915, 8206, 2)).toEqual({ batch: 63, high: 4103 });
-    expect(pcpSizes(0, 0, 4)).toEqual({ batch: 1, high: 4 });
-    expect(pcpSizes(2 ** 18, 100, 8)).toEqual({ batch: 63, high: 252 });
+    expect(pcpSizes(3840, 40, 2)).toEqual({ batch: 1, high: 20, highMax: 240 });
+    expect(pcpSizes(772915, 8206, 2)).toEqual({ batch: 63, high: 4103, highMax: 48307 }); // spec 2.4, recorded
+    expect(pcpSizes(0, 0, 4)).toEqual({ batch: 1, high: 4, highMax: 4 });
+    expect(pcpSizes(2 ** 18, 100, 8)).toEqual({ batch: 63, high: 252, highMax: 4096 });
     for (let managed = 0; managed < 2 ** 19; managed += 1000) {
       const { batch } = pcpSizes(managed, 0, 1);
       expect(Number.isInteger(Math.log2(batch + 1))).toBe(true); // one less than a power of two
       expect(batch).toBeLessThanOrEqual(63);
     }
+  });
+
+  it('W7 percpu_pagelist_high_fraction: both limits are that part of the zone for each CPU, at least four batches', () => {
+    expect(pcpSizes(772915, 8206, 2, 8)).toEqual({ batch: 63, high: 48307, highMax: 48307 });
+    expect(pcpSizes(772915, 8206, 2, 100)).toEqual({ batch: 63, high: 3864, highMax: 3864 });
+    expect(pcpSizes(772915, 8206, 2, 10 ** 6)).toEqual({ batch: 63, high: 252, highMax: 252 });
+  });
+
+  it('W8 what a user wrote stays unless the automatic value is larger; huge pages raise it all the same', () => {
+    const small = [zone(2, 2 ** 18)]; // automatic: 4096
+    const large = [zone(2, 2 ** 22)]; // automatic: 16384
+    const plain = { thp: false };
+    expect(minFreeKbytes(small, plain, { value: 9000, user: 9000 })).toEqual({ value: 9000, user: 9000 });
+    expect(minFreeKbytes(large, plain, { value: 9000, user: 9000 })).toEqual({ value: 16384, user: 9000 });
+    // Back to a small machine: the automatic value of the large one is forgotten only where it is above the user's.
+    expect(minFreeKbytes(small, plain, { value: 16384, user: 9000 })).toEqual({ value: 16384, user: 9000 });
+    expect(minFreeKbytes(small, plain, { value: 16384, user: 100 })).toEqual({ value: 4096, user: 100 });
+    expect(minFreeKbytes(large, { thp: true }, { value: 20000, user: 20000 }).value).toBe(4 * 512 * 11);
+  });
+
+  it('W4 ratios other than the default are taken; 0 is off', () => {
+    const w = computeWatermarks([zone(1, 2560), zone(2, 32_000), zone(3, 6400)], {
+      scaleFactor: 10,
+      thp: false,
+      reserveRatio: [256, 64, 0, 0],
+    });
+    expect(w.map((x) => x.reserve)).toEqual([
+      [0, 0, 500, 600],
+      [0, 0, 0, 0],
+      [0, 0, 0, 0],
+    ]);
   });
 
   it('W6 no watermarks at all: below every free count', () => {

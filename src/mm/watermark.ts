@@ -10,8 +10,9 @@
 //
 // Source: Linux v6.12 mm/page_alloc.c: calculate_min_free_kbytes(), __setup_per_zone_wmarks(),
 // setup_per_zone_lowmem_reserve(); mm/khugepaged.c: set_recommended_min_free_kbytes() (spec 2.5).
-// Left out: boost (spec 2.6) and a value of min_free_kbytes that a user wrote earlier.
+// Boost (spec 2.6) is a matter of one zone's history: pool.ts.
 
+import { assert } from '#base/assert';
 import { PAGE_SIZE, PAGEBLOCK_PAGES } from './geometry.ts';
 import { ZONE_MOVABLE, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
 
@@ -40,35 +41,68 @@ export type WatermarkInput = {
 };
 
 export type WatermarkSettings = {
-  /** Set by hand, in kB; undefined = computed. */
+  /** vm.min_free_kbytes as a user wrote it, in kB: automatic values count from then on only where they are larger. */
   readonly minFreeKbytes?: number;
   /** vm.watermark_scale_factor, ten-thousandths, default 10. */
   readonly scaleFactor: number;
   /** Transparent huge pages on: khugepaged raises min_free_kbytes. */
   readonly thp: boolean;
+  /** vm.lowmem_reserve_ratio: DMA, DMA32, Normal, Movable; 0 = off. Default 256, 256, 32, 0. */
+  readonly reserveRatio?: readonly number[];
+  /** vm.watermark_boost_factor, ten-thousandths of the high mark, default 15000; 0 = no boost (spec 2.6). */
+  readonly boostFactor?: number;
+  /** vm.percpu_pagelist_high_fraction: 0 (default) or at least 8 (spec 2.4). */
+  readonly highFraction?: number;
+  /** vm.defrag_mode (from 6.15 on): fallback never mixes a pageblock while anything else will do (spec 2.7). */
+  readonly defragMode?: boolean;
   /** 'share': Movable counts as low memory and gets its share of min (Linux 6.1). Default 'own' (6.12): see W3. */
   readonly movable?: 'own' | 'share';
 };
 
 const KB_PER_PAGE = PAGE_SIZE / 1024;
 /** sysctl_lowmem_reserve_ratio: DMA, DMA32, Normal, Movable (0 = off). */
-const RESERVE_RATIO = [256, 256, 32, 0] as const;
+export const RESERVE_RATIO: readonly number[] = [256, 256, 32, 0];
 
-/** vm.min_free_kbytes as the kernel computes it at boot. */
-export function minFreeKbytes(pools: readonly WatermarkInput[], settings: WatermarkSettings): number {
-  if (settings.minFreeKbytes !== undefined) return settings.minFreeKbytes;
-  const bufferPages = pools.reduce((n, p) => n + (p.zone <= ZONE_NORMAL ? p.managed : 0), 0);
-  const auto = Math.min(262144, Math.max(128, Math.floor(Math.sqrt(bufferPages * KB_PER_PAGE * 16))));
-  if (!settings.thp) return auto;
+/** vm.min_free_kbytes, and what a user wrote there last (-1: nothing yet). */
+export type MinFree = { readonly value: number; readonly user: number };
+
+/** khugepaged's recommendation, in kB: two free pageblocks a zone, and one for each pair of a wanted and a raided type. */
+function recommendedKbytes(pools: readonly WatermarkInput[], bufferPages: number): number {
   const zones = pools.filter((p) => p.zone <= ZONE_NORMAL && p.managed > 0).length;
-  // Two free pageblocks a zone, and one for each pair of a wanted and a fallback type (3 x 3).
-  const recommended = Math.min(PAGEBLOCK_PAGES * zones * 2 + PAGEBLOCK_PAGES * zones * 9, Math.floor(bufferPages / 20));
-  return Math.max(auto, recommended * KB_PER_PAGE);
+  const wanted = PAGEBLOCK_PAGES * zones * 2 + PAGEBLOCK_PAGES * zones * (3 * 3);
+  return Math.min(wanted, Math.floor(bufferPages / 20)) * KB_PER_PAGE;
 }
 
-/** Watermarks of all pools, in the order given. Recomputed on every online and offline. Cost O(pools^2). */
-export function computeWatermarks(pools: readonly WatermarkInput[], settings: WatermarkSettings): Watermarks[] {
-  const pagesMin = Math.floor(minFreeKbytes(pools, settings) / KB_PER_PAGE);
+/**
+ * vm.min_free_kbytes after the zones changed. What a user wrote stays unless the automatic value is larger; then
+ * khugepaged may raise it, whoever wrote it.
+ *
+ * @param now  what it was; undefined at boot
+ */
+export function minFreeKbytes(
+  pools: readonly WatermarkInput[],
+  settings: Pick<WatermarkSettings, 'thp'>,
+  now: MinFree = { value: 0, user: -1 },
+): MinFree {
+  const bufferPages = pools.reduce((n, p) => n + (p.zone <= ZONE_NORMAL ? p.managed : 0), 0);
+  const root = Math.floor(Math.sqrt(bufferPages * KB_PER_PAGE * 16));
+  const auto = root > now.user ? Math.min(262144, Math.max(128, root)) : now.value;
+  const value = settings.thp ? Math.max(auto, recommendedKbytes(pools, bufferPages)) : auto;
+  return { value, user: now.user };
+}
+
+/**
+ * Watermarks of all pools, in the order given. Recomputed on every online and offline. Cost O(pools^2).
+ *
+ * @param minFree  vm.min_free_kbytes; default: what it is at boot
+ */
+export function computeWatermarks(
+  pools: readonly WatermarkInput[],
+  settings: WatermarkSettings,
+  minFree = settings.minFreeKbytes ?? minFreeKbytes(pools, settings).value,
+): Watermarks[] {
+  const pagesMin = Math.floor(minFree / KB_PER_PAGE);
+  const ratios = settings.reserveRatio ?? RESERVE_RATIO;
   const own = (p: WatermarkInput): boolean => p.zone === ZONE_MOVABLE && settings.movable !== 'share';
   const lowmem = pools.reduce((n, p) => n + (own(p) ? 0 : p.managed), 0);
   return pools.map((p) => {
@@ -76,7 +110,7 @@ export function computeWatermarks(pools: readonly WatermarkInput[], settings: Wa
     const min = own(p) ? Math.min(128, Math.max(32, Math.floor(p.managed / 1024))) : share;
     const step = Math.max(Math.floor(share / 4), Math.floor((p.managed * settings.scaleFactor) / 10000));
     const reserve = ([0, 1, 2, 3] as const).map((j) => {
-      const ratio = RESERVE_RATIO[p.zone];
+      const ratio = ratios[p.zone];
       if (j <= p.zone || ratio === 0 || p.managed === 0) return 0;
       let above = 0;
       for (const q of pools) if (q.node === p.node && q.zone > p.zone && q.zone <= j) above += q.managed;
@@ -92,10 +126,30 @@ export function computeWatermarks(pools: readonly WatermarkInput[], settings: Wa
   });
 }
 
-/** Per-CPU list sizes of a pool (spec 2.4). `cpus` = CPUs of its node, or all CPUs for a node without. */
-export function pcpSizes(managed: number, low: number, cpus: number): { batch: number; high: number } {
+/** Sizes of per-CPU lists, in pages: one refill, and the limits between which the sum of a CPU's lists may grow. */
+export type PcpSizes = { readonly batch: number; readonly high: number; readonly highMax: number };
+
+/** Lists hold at least so many refills. */
+const MIN_BATCHES = 4;
+/** MIN_PERCPU_PAGELIST_HIGH_FRACTION, also what high_max is made of. */
+export const PCP_HIGH_FRACTION_MIN = 8;
+
+/**
+ * Per-CPU list sizes of a pool (spec 2.4).
+ *
+ * @param low           its low mark, without boost
+ * @param cpus          CPUs of its node, or all CPUs for a node without
+ * @param highFraction  vm.percpu_pagelist_high_fraction: 0 = off, else at least 8 (the sysctl's refusal is the caller's)
+ */
+export function pcpSizes(managed: number, low: number, cpus: number, highFraction = 0): PcpSizes {
+  assert(cpus >= 1, 'per-CPU lists are shared by at least one CPU', { cpus });
   const quarter = Math.floor(Math.min(Math.floor(managed / 1024), 256) / 4);
   const raw = Math.max(1, quarter + Math.floor(quarter / 2));
   const batch = Math.max(1, 2 ** Math.floor(Math.log2(raw)) - 1);
-  return { batch, high: Math.max(4 * batch, Math.floor(Math.max(0, low) / cpus)) };
+  const share = (pages: number): number => Math.max(MIN_BATCHES * batch, Math.floor(pages / cpus));
+  if (highFraction > 0) {
+    const fixed = share(Math.floor(managed / highFraction));
+    return { batch, high: fixed, highMax: fixed };
+  }
+  return { batch, high: share(Math.max(0, low)), highMax: share(Math.floor(managed / PCP_HIGH_FRACTION_MIN)) };
 }
