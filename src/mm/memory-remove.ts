@@ -16,7 +16,7 @@ import { type NodeId, type Pfn, toBlockId, toPfn } from '#base/units';
 import { PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
 import type { AddedRange } from './hotplug.ts';
 import type { Machine } from './machine.ts';
-import { type MemmapFrames, releaseKernelMemmap } from './memmap.ts';
+import { releaseKernelMemmap, splitMemmap } from './memmap.ts';
 import type { MemoryRange } from './memory-add.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
 import { allocationsIn } from './page-isolation.ts';
@@ -93,49 +93,11 @@ function forgetRanges(m: Machine, start: number, end: number): number {
       left.push(r);
       continue;
     }
-    const before = Math.max(0, start - r.start);
-    const after = Math.max(0, r.end - end);
-    const whole = before === 0 && after === 0;
-    const cut = whole || r.memmap === undefined ? undefined : leavesOf(m, r.memmap.chunks);
-    const perLeaf = cut === undefined ? 0 : (r.end - r.start) / cut.length;
-    const part = (from: number, to: number, tables: readonly Pfn[]): MemmapFrames => {
-      const chunks = (cut ?? []).slice(from / perLeaf, to / perLeaf).flat();
-      return { tables, chunks, pages: chunks.reduce((n, c) => n + pagesAt(m, c), tables.length) };
-    };
-    // The tables serve what is left, as long as anything is.
-    const total = r.end - r.start;
-    const gone = whole ? r.memmap : part(before, total - after, []);
-    const tables = r.memmap?.tables ?? [];
-    if (before > 0) left.push({ ...r, end: toPfn(start), memmap: part(0, before, tables) });
-    if (after > 0) {
-      left.push({ ...r, start: toPfn(end), memmap: part(total - after, total, before > 0 ? [] : tables) });
-    }
-    if (gone !== undefined) {
-      releaseKernelMemmap(m, gone);
-      pages += gone.pages;
-    }
+    const { before, gone, after } = splitMemmap(r.memmap, r, { start, end });
+    if (r.start < start) left.push({ ...r, end: toPfn(start), memmap: before });
+    if (end < r.end) left.push({ ...r, start: toPfn(end), memmap: after });
+    if (gone !== undefined) pages += releaseKernelMemmap(m, gone);
   }
   m.hotplug.ranges = left;
   return pages;
-}
-
-const pagesAt = (m: Machine, pfn: Pfn): number => {
-  const a = m.sections.allocationAt(m.sections.indexOf(pfn));
-  assert(a !== undefined, 'a frame of the memmap is not allocated', { pfn });
-  return 1 << a.order;
-};
-
-/** Allocations of a memmap, gathered by leaf of the virtual memmap: one of 2 MiB, or 512 single frames instead. */
-function leavesOf(m: Machine, chunks: readonly Pfn[]): Pfn[][] {
-  const out: Pfn[][] = [];
-  let room = 0;
-  for (const pfn of chunks) {
-    if (room === 0) {
-      out.push([]);
-      room = PAGEBLOCK_PAGES;
-    }
-    (out[out.length - 1] as Pfn[]).push(pfn);
-    room -= pagesAt(m, pfn);
-  }
-  return out;
 }
