@@ -30,7 +30,7 @@
 
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
-import { type HolderId, type NodeId, type Pfn, toHolderId, toOrder } from '#base/units';
+import { type HolderId, type NodeId, type Pfn, toHolderId, toOrder, toPfn } from '#base/units';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
 import type { KernelProfile } from './kernel-profile.ts';
 import type { Machine } from './machine.ts';
@@ -285,12 +285,14 @@ const withTables = (head: number, tables: number): number => (tables === 0 ? hea
 
 // ------------------------------------------------------------------------------------- frames from existing memory
 
+/** A page table, and the frames that it serves. */
+export type MemmapTable = TableArea & { readonly pfn: Pfn };
+
 /** What an add took from existing memory. A value: forks share it. */
 export type MemmapFrames = {
-  /** Page tables, one frame each: those of the plan, then those of leaves that had to be made of single frames. */
-  readonly tables: readonly Pfn[];
-  /** Struct pages by address: for each leaf of 2 MiB one allocation of order 9, or 512 single frames. */
-  readonly chunks: readonly Pfn[];
+  readonly tables: readonly MemmapTable[];
+  /** By leaf of 2 MiB, that is by section: one frame of order 9; or the table and the 512 single frames instead. */
+  readonly chunks: readonly (readonly Pfn[])[];
   /** All frames of them. */
   readonly pages: number;
 };
@@ -325,38 +327,89 @@ function isPresent(m: Machine, { startPfn, endPfn }: TableArea): boolean {
  * @returns no-memory (ENOMEM) when there is not enough above the watermarks
  */
 export function takeKernelMemmap(m: Machine, node: NodeId, plan: MemmapPlan): Result<MemmapFrames, Refusal> {
-  const missing = plan.kernelTables.filter((t) => !isPresent(m, t)).length;
-  const tables: Pfn[] = [];
-  const chunks: Pfn[] = [];
-  if (missing === 0 && plan.kernelChunks === 0) return ok({ tables, chunks, pages: 0 });
+  const missing = plan.kernelTables.filter((t) => !isPresent(m, t));
+  const tables: MemmapTable[] = [];
+  const chunks: Pfn[][] = [];
+  if (missing.length === 0 && plan.kernelChunks === 0) return ok({ tables, chunks, pages: 0 });
 
   const near = m.nodes.includes(node) ? { node } : undefined;
   const table = holderNamed(m, 'pagetable', TABLES_HOLDER);
   const memmap = holderNamed(m, 'memmap', MEMMAP_HOLDER);
   let pages = 0;
-  const take = (to: Pfn[], holder: HolderId, order: number): boolean => {
+  const take = (holder: HolderId, order: number): Pfn | -1 => {
     const pfn = m.alloc(holder, toOrder(order), near);
-    if (pfn < 0) return false;
-    to.push(pfn as Pfn); // not -1
-    pages += 2 ** order;
-    return true;
+    if (pfn >= 0) pages += 2 ** order;
+    return pfn;
   };
-  const times = (n: number, once: () => boolean): boolean => {
-    for (let k = 0; k < n; k++) if (!once()) return false;
-    return true;
+  const takeTable = (served: TableArea): boolean => {
+    const pfn = take(table, 0);
+    if (pfn >= 0) tables.push({ ...served, pfn: toPfn(pfn) });
+    return pfn >= 0;
   };
-  const single = (): boolean => take(tables, table, 0) && times(PAGEBLOCK_PAGES, () => take(chunks, memmap, 0));
-  const leaf = (): boolean => take(chunks, memmap, PAGEBLOCK_ORDER) || single();
-  const all = times(missing, () => take(tables, table, 0)) && times(plan.kernelChunks, leaf);
+  const takeLeaf = (): boolean => {
+    const leaf: Pfn[] = [];
+    chunks.push(leaf);
+    const into = (pfn: Pfn | -1): boolean => pfn >= 0 && leaf.push(toPfn(pfn)) > 0;
+    if (into(take(memmap, PAGEBLOCK_ORDER))) return true;
+    let all = into(take(table, 0));
+    for (let k = 0; all && k < PAGEBLOCK_PAGES; k++) all = into(take(memmap, 0));
+    return all;
+  };
+  let all = missing.every(takeTable);
+  for (let k = 0; all && k < plan.kernelChunks; k++) all = takeLeaf();
   const frames: MemmapFrames = Object.freeze({ tables, chunks, pages });
   if (all) return ok(frames);
   releaseKernelMemmap(m, frames);
-  const wanted = missing + plan.kernelChunks * PAGEBLOCK_PAGES;
+  const wanted = missing.length + plan.kernelChunks * PAGEBLOCK_PAGES;
   return err(refusal('no-memory', `the struct pages take ${wanted} frames of existing memory; ${pages} could be had`));
 }
 
-/** Gives the frames back: struct pages in the order of their sections, then the tables, as arch_remove_memory() does. */
-export function releaseKernelMemmap(m: Machine, frames: MemmapFrames): void {
-  for (const pfn of frames.chunks) m.free(pfn);
-  for (const pfn of frames.tables) m.free(pfn);
+/**
+ * Gives the frames back: struct pages in the order of their sections, then the tables, as arch_remove_memory() does.
+ * @returns how many frames
+ */
+export function releaseKernelMemmap(m: Machine, frames: MemmapFrames): number {
+  for (const leaf of frames.chunks) for (const pfn of leaf) m.free(pfn);
+  for (const t of frames.tables) m.free(t.pfn);
+  return frames.pages;
+}
+
+export type MemmapParts = {
+  readonly before: MemmapFrames | undefined;
+  readonly gone: MemmapFrames | undefined;
+  readonly after: MemmapFrames | undefined;
+};
+
+/**
+ * The frames of a range of which `cut` goes: what goes with it, and what stays with the parts before and after. A table
+ * stays as long as a part of the range needs it. Undefined where there is nothing. Cost O(sections).
+ */
+export function splitMemmap(
+  frames: MemmapFrames | undefined,
+  range: { readonly start: Pfn; readonly end: Pfn },
+  cut: { readonly start: number; readonly end: number },
+): MemmapParts {
+  if (frames === undefined) return { before: undefined, gone: undefined, after: undefined };
+  const sections = (range.end - range.start) / PAGES_PER_SECTION;
+  const leaves = frames.chunks.length;
+  assert(leaves === 0 || leaves === sections, 'a leaf for each section', { leaves, sections });
+  const start = Math.max(range.start, cut.start);
+  const end = Math.min(range.end, cut.end);
+  assert(start < end, 'the cut lies in the range', { range, cut });
+
+  const serves = (t: TableArea, from: number, to: number): boolean => from < to && t.startPfn < to && from < t.endPfn;
+  const partOf = (t: TableArea): keyof MemmapParts =>
+    serves(t, range.start, start) ? 'before' : serves(t, end, range.end) ? 'after' : 'gone';
+  const part = (name: keyof MemmapParts, from: number, to: number): MemmapFrames | undefined => {
+    const at = (pfn: number): number => (pfn - range.start) / PAGES_PER_SECTION;
+    const tables = frames.tables.filter((t) => partOf(t) === name);
+    const chunks = leaves === 0 ? [] : frames.chunks.slice(at(from), at(to));
+    const pages = chunks.reduce((n, leaf) => n + (leaf.length === 1 ? PAGEBLOCK_PAGES : leaf.length), tables.length);
+    return pages === 0 ? undefined : Object.freeze({ tables, chunks, pages });
+  };
+  return {
+    before: part('before', range.start, start),
+    gone: part('gone', start, end),
+    after: part('after', end, range.end),
+  };
 }
