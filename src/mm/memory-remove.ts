@@ -12,8 +12,8 @@
 
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
-import { type NodeId, type Pfn, toBlockId, toPfn } from '#base/units';
-import { PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
+import { type NodeId, toBlockId, toPfn } from '#base/units';
+import { PAGE_SIZE, PAGES_PER_SECTION } from './geometry.ts';
 import type { AddedRange } from './hotplug.ts';
 import type { Machine } from './machine.ts';
 import { releaseKernelMemmap, splitMemmap } from './memmap.ts';

@@ -128,10 +128,9 @@ export function* allocationsIn(
   start: number,
   end: number,
 ): Generator<{ head: number; order: number; cls: PageClass; pinned: boolean }> {
-  for (let i = start; i < end; ) {
-    const meta = m.sections.metaAt(i);
-    const kind = meta & KIND_MASK;
-    if (kind === KIND_NONE || kind === KIND_ABSENT) {
+  for (let i = m.sections.nextKnown(start, end); i < end; i = m.sections.nextKnown(i, end)) {
+    const kind = m.sections.metaAt(i) & KIND_MASK;
+    if (kind === KIND_ABSENT) {
       i++;
       continue;
     }

@@ -178,6 +178,23 @@ export class Sections {
     return words === undefined ? 0 : (words[index & OFFSET_MASK] as number);
   }
 
+  /** The first frame in [index, end) of which anything is known; `end` when there is none. Cost O(sections), small. */
+  nextKnown(index: number, end: number): number {
+    for (let i = index; i < end; ) {
+      const s = i >>> SECTION_ORDER;
+      const next = (s + 1) << SECTION_ORDER;
+      const words = this.words[s];
+      if (words !== undefined) {
+        const stop = end < next ? end & OFFSET_MASK : PAGES_PER_SECTION;
+        let k = i & OFFSET_MASK;
+        while (k < stop && words[k] === 0) k++;
+        if (k < stop) return (s << SECTION_ORDER) | k;
+      }
+      i = next;
+    }
+    return end;
+  }
+
   /** A head's holder slot; -1 for frames that have none. */
   ownerAt(index: number): number {
     const words = this.words[index >>> SECTION_ORDER];
