@@ -28,9 +28,10 @@ export const LAYERS: readonly Layer[] = [
   { name: 'twin', may: ['mm', 'kernfs', 'capture'], pure: true, packages: [] },
   { name: 'query', may: ['mm', 'kernfs', 'capture', 'twin'], pure: true, packages: [] },
   { name: 'hosts/linux', may: ['kernfs', 'capture'], pure: false, packages: [] },
+  { name: 'hosts/fuse', may: ['kernfs'], pure: false, packages: [] },
   {
     name: 'cli',
-    may: ['mm', 'kernfs', 'capture', 'twin', 'query', 'hosts/linux'],
+    may: ['mm', 'kernfs', 'capture', 'twin', 'query', 'hosts/linux', 'hosts/fuse'],
     pure: false,
     packages: ['commander'],
   },
