@@ -93,8 +93,6 @@ export type MemmapPlan = {
   readonly why: MemmapFallback | undefined;
   /** By block of the range: frames at its head that hold memmap (and tables). All 0 for `kernel`. */
   readonly headPages: Int32Array;
-  /** Do the heads count as managed? `self-range`: in the total, shown as allocated; `self-block`: present only. */
-  readonly headManaged: boolean;
   /** Frames of struct pages wherever they lie; what nr_memmap_pages grows by. */
   readonly memmapPages: number;
   /** Page tables in the heads. */
@@ -269,7 +267,6 @@ function layOut(input: MemmapInput, policy: MemmapPolicy, why: MemmapFallback | 
     policy,
     why,
     headPages,
-    headManaged: policy === 'self-range',
     memmapPages,
     selfPageTables: tables.self.length,
     wastedPages: policy === 'kernel' ? 0 : heads - memmapPages - tables.self.length,
