@@ -1,0 +1,53 @@
+// Page state: what only the user of a page knows about it. The engine keeps no page tables and no dirty bits: whoever has
+// them says so through a callback; where nobody does, a default by class stands in.
+//
+//   class        dirty   mapped   why
+//   anonymous    yes     yes      a process wrote to it and has it mapped
+//   shmem        yes     yes      it is nowhere else but in memory
+//   file         no      yes      as `mapped` it is moved and never dropped, as clean it is never lost: nothing is claimed
+//   hugetlb      yes     yes      a private mapping (MAP_HUGETLB)
+//   others       no      no       they are not on the LRU
+//
+// Used by mm/memory-failure.ts (what is dropped, lost or moved, spec 3.5) and mm/contig-alloc.ts (clean page cache is
+// dropped instead of moved). Source: Linux v6.12 mm/memory-failure.c: error_states[]; mm/vmscan.c:
+// reclaim_clean_pages_from_list().
+
+import type { HolderId, Pfn } from '#base/units';
+import type { Machine } from './machine.ts';
+import type { PageClass } from './page-class.ts';
+
+export type PageState = {
+  /** It differs from what storage has. */
+  readonly dirty: boolean;
+  /** Some process has it in its page tables. */
+  readonly mapped: boolean;
+  readonly mlocked?: boolean;
+  readonly unevictable?: boolean;
+  /** It has a place in swap. */
+  readonly swapCache?: boolean;
+  /** Its file was truncated while it was held: it belongs to nobody. */
+  readonly truncated?: boolean;
+  /** A huge page of a hugetlbfs file, not of a private mapping. */
+  readonly hugetlbfs?: boolean;
+};
+
+/** What the holder says about the page at its index; undefined: it does not know. */
+export type PageStateOf = (holder: HolderId, index: number, pfn: Pfn) => PageState | undefined;
+
+const DIRTY_MAPPED: PageState = Object.freeze({ dirty: true, mapped: true });
+const CLEAN_MAPPED: PageState = Object.freeze({ dirty: false, mapped: true });
+const NEITHER: PageState = Object.freeze({ dirty: false, mapped: false });
+
+/** The table at the top of this file. */
+export function defaultPageState(cls: PageClass): PageState {
+  if (cls === 'anonymous' || cls === 'shmem' || cls === 'hugetlb' || cls === 'gigantic') return DIRTY_MAPPED;
+  return cls === 'file' ? CLEAN_MAPPED : NEITHER;
+}
+
+/** State of the allocation whose head is at `head` of the dense index: its holder's word, else the default. */
+export function pageStateAt(m: Machine, head: number, said: PageStateOf | undefined): PageState {
+  const slot = m.sections.ownerAt(head);
+  const holder = m.holders.holderOf(slot);
+  const state = said?.(holder, m.holders.indexOf(slot), m.sections.pfnOf(head));
+  return state ?? defaultPageState(m.holders.specs[holder].class);
+}
