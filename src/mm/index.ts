@@ -19,12 +19,17 @@ export {
 } from '#base/units';
 export type { AllocOptions } from './alloc-path.ts';
 export type { Violation } from './check.ts';
-export type { MachineEvent } from './events.ts';
+export type { LogLine, MachineEvent } from './events.ts';
 export type { FreeArea, Placement } from './free-area.ts';
 export * from './geometry.ts';
+export type { AddedRange, HotplugSettings, OnlinePolicy } from './hotplug.ts';
+export { AUTO_ONLINE, type AutoOnline, KERNEL_NAMES, type KernelName, type KernelProfile } from './kernel-profile.ts';
 export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
+export type { AddOptions, AddReport, MemoryRange } from './memory-add.ts';
 export type { BlockState } from './memory-block.ts';
+export { deviceOnline, ejectDimm, plugDimm, storeOnline } from './memory-device.ts';
+export type { GroupId, MemoryGroup } from './memory-group.ts';
 export {
   type Notifier,
   type OfflineOptions,
@@ -33,6 +38,7 @@ export {
   OfflineWork,
 } from './memory-hotplug.ts';
 export type { OnlineReport } from './memory-online.ts';
+export type { RemoveReport } from './memory-remove.ts';
 export {
   CLASS_TRAITS,
   type Mobility,
@@ -44,4 +50,6 @@ export {
 } from './page-class.ts';
 export type { Pool } from './pool.ts';
 export { type Blocker, type BlockerCause, ERRNO, type ErrnoName, type Refusal, type RefusalReason } from './refusal.ts';
+export type { Resource, ResourceSpec } from './resource.ts';
 export type { WatermarkSettings, Watermarks } from './watermark.ts';
+export type { OnlineType } from './zone-choice.ts';

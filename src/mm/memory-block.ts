@@ -9,6 +9,9 @@
 //   vmemmapPages   Int32    frames at its head that hold its own memmap (memmap_on_memory); they leave with it
 //   group          Int32    memory group it was added with (memory-group.ts); -1 = none
 //   early          Uint8    1 = it was there at boot
+//   onlineType     Uint8    how the next online without a word of its own goes: 0 by policy, 1 online, 2 kernel, 3
+//                           movable. A write to `state` leaves it here, even one that is refused with EINVAL because the
+//                           block is online already; so a DIMM whose removal fails may come back to another zone
 //
 // Rows are sorted by id. Adding and removing blocks makes new columns, O(blocks): rows are numbers to use at once, not
 // to keep. Invariants: M1 an online block with absent = 0 and pool >= 0 has every frame in that pool; M2 ids ascend.
@@ -32,8 +35,9 @@ type Columns = {
   vmemmapPages: Int32Array;
   group: Int32Array;
   early: Uint8Array;
+  onlineType: Uint8Array;
 };
-const NAMES = ['id', 'state', 'pool', 'node', 'absent', 'vmemmapPages', 'group', 'early'] as const;
+const NAMES = ['id', 'state', 'pool', 'node', 'absent', 'vmemmapPages', 'group', 'early', 'onlineType'] as const;
 
 const columns = (n: number): Columns => ({
   id: new Float64Array(n),
@@ -44,6 +48,7 @@ const columns = (n: number): Columns => ({
   vmemmapPages: new Int32Array(n),
   group: new Int32Array(n).fill(-1),
   early: new Uint8Array(n),
+  onlineType: new Uint8Array(n),
 });
 
 export class MemoryBlocks {
@@ -55,6 +60,7 @@ export class MemoryBlocks {
   vmemmapPages!: Int32Array;
   group!: Int32Array;
   early!: Uint8Array;
+  onlineType!: Uint8Array;
 
   /** @param ids  ascending */
   constructor(ids: Float64Array) {

@@ -23,6 +23,7 @@ import { type BlockId, Machine, PAGE_SIZE, PAGEBLOCK_PAGES, type RamRange, toPfn
 import { compareWithFiles } from './compare.ts';
 import { seedFreeLists } from './free-lists.ts';
 import { flagsHeadsOnly, joinTails } from './free-tails.ts';
+import { hotplugStateOf } from './hotplug-state.ts';
 import { type FrameRange, ramFromFlags, ramRanges, zoneOf } from './layout.ts';
 import { numaOf } from './numa.ts';
 import { emptyTally, FramePlacer, type PlacedFrames, USER_PIN_FRAMES } from './place-frames.ts';
@@ -114,6 +115,7 @@ function buildPages(
   const machine = Machine.boot({
     ram: ranges,
     blockSize: memory.blockSizeBytes,
+    ...hotplugStateOf(capture.tree, memory, iomemHidden(iomem ?? []) ? undefined : iomem, version?.release),
     cpus: Math.max(1, ...zones.map((z) => z.pagesets.length)),
     ...numaOf(
       capture.tree,
