@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { toNodeId, toPfn } from '#base/units';
-import { bootParamsOf, defaultBootParams, memparse, parseCommandLine } from './boot-params.ts';
+import { bootParamsOf, defaultBootParams, hotplugSettingsOf, memparse, parseCommandLine } from './boot-params.ts';
 
 const G = 2 ** 18; // frames
 
@@ -14,7 +14,7 @@ describe('boot parameters', () => {
       movablecore: { pages: 0, percent: 0 },
       movableNode: false,
       memhpDefaultState: 'online',
-      memmapOnMemory: 'off',
+      memmapOnMemory: 'N',
       onlinePolicy: 'contig-zones',
       autoMovableRatio: 301,
       autoMovableNumaAware: true,
@@ -138,12 +138,28 @@ describe('boot parameters', () => {
     expect(parseCommandLine('sysctl.vm.hotadd_memory_treat_as_movable=0').hotaddTreatAsMovable).toBe(false);
   });
 
+  it('BT1 BT7 the settings of memory hotplug follow', () => {
+    expect(hotplugSettingsOf(defaultBootParams('6.1'))).toEqual({
+      autoOnline: 'offline',
+      onlinePolicy: 'contig-zones',
+      autoMovable: { ratio: 301, numaAware: true },
+      memmapOnMemory: 'N',
+      movableNode: false,
+    });
+    const wish = 'vm.hotadd_memory_treat_as_movable';
+    expect(hotplugSettingsOf(parseCommandLine(wish))).toMatchObject({
+      autoOnline: 'online_movable',
+      movableNode: true,
+    });
+    expect(hotplugSettingsOf(parseCommandLine(wish, { kernel: '6.1' })).autoOnline).toBe('offline');
+  });
+
   it('BT5 memmap_on_memory: force and a missing value depend on the kernel', () => {
     const word = 'memory_hotplug.memmap_on_memory';
-    expect(parseCommandLine(`${word}=force`, { kernel: '6.1' }).memmapOnMemory).toBe('off');
-    expect(parseCommandLine(word, { kernel: '6.1' }).memmapOnMemory).toBe('on');
-    expect(parseCommandLine(`${word}=Y`).memmapOnMemory).toBe('on');
-    expect(parseCommandLine(`${word}=on ${word}=off`).memmapOnMemory).toBe('off');
+    expect(parseCommandLine(`${word}=force`, { kernel: '6.1' }).memmapOnMemory).toBe('N');
+    expect(parseCommandLine(word, { kernel: '6.1' }).memmapOnMemory).toBe('Y');
+    expect(parseCommandLine(`${word}=Y`).memmapOnMemory).toBe('Y');
+    expect(parseCommandLine(`${word}=on ${word}=off`).memmapOnMemory).toBe('N');
   });
 
   const MIB2 = 2 ** 21;

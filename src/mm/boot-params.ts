@@ -27,14 +27,12 @@
 
 import { argOf, sameName, splitArgs } from '#base/next-arg';
 import { MAX_ORDER, PAGE_SHIFT, PAGEBLOCK_ORDER } from './geometry.ts';
+import { type HotplugSettings, ONLINE_POLICIES, type OnlinePolicy } from './hotplug.ts';
 import { AUTO_ONLINE, type AutoOnline, KERNEL_PROFILES, type KernelName } from './kernel-profile.ts';
 import type { MachineSpec } from './machine-spec.ts';
 
 /** kernelcore= or movablecore=: frames, unless percent is not 0. Both 0: not asked for. */
 export type CoreRequest = { readonly pages: number; readonly percent: number };
-
-export const ONLINE_POLICIES = ['contig-zones', 'auto-movable'] as const;
-export type OnlinePolicy = (typeof ONLINE_POLICIES)[number];
 
 /** A pool of huge pages to be filled at boot. */
 export type HugepageRequest = {
@@ -62,7 +60,7 @@ export type BootParams = {
   readonly movablecore: CoreRequest;
   readonly movableNode: boolean;
   readonly memhpDefaultState: AutoOnline;
-  readonly memmapOnMemory: 'off' | 'on' | 'force';
+  readonly memmapOnMemory: HotplugSettings['memmapOnMemory'];
   readonly onlinePolicy: OnlinePolicy;
   /** Percent of kernel memory. */
   readonly autoMovableRatio: number;
@@ -122,6 +120,23 @@ export function bootParamsOf(spec: MachineSpec): BootParams {
   });
 }
 
+/**
+ * The settings of memory hotplug that a machine boots with.
+ *
+ * vm.hotadd_memory_treat_as_movable: memory that would come online by itself comes as Movable, and where no neighbour
+ * decides, `online` means Movable.
+ */
+export function hotplugSettingsOf(p: BootParams): HotplugSettings {
+  const movable = p.hotaddTreatAsMovable;
+  return {
+    autoOnline: movable && p.memhpDefaultState === 'online' ? 'online_movable' : p.memhpDefaultState,
+    onlinePolicy: p.onlinePolicy,
+    autoMovable: { ratio: p.autoMovableRatio, numaAware: p.autoMovableNumaAware },
+    memmapOnMemory: p.memmapOnMemory,
+    movableNode: p.movableNode || movable,
+  };
+}
+
 /** What a kernel does without a command line. */
 export const defaultBootParams = (kernel: KernelName = '6.12'): BootParams => parseCommandLine('', { kernel });
 
@@ -140,7 +155,7 @@ export function parseCommandLine(line: string, options: ParseOptions = {}): Boot
     movablecore: NO_CORE,
     movableNode: false,
     memhpDefaultState: KERNEL_PROFILES[kernel].defaultOnline,
-    memmapOnMemory: 'off',
+    memmapOnMemory: 'N',
     onlinePolicy: 'contig-zones',
     autoMovableRatio: 301,
     autoMovableNumaAware: true,
@@ -249,7 +264,7 @@ const PARAMS: ReadonlyMap<string, Setter> = new Map(
       // A plain bool until it learned "force"; only a bool may come without a value.
       const on = value === undefined && perBlock ? undefined : bool(value);
       if (on === undefined) return value === undefined ? NO_VALUE : NO_BOOL;
-      d.memmapOnMemory = on ? 'on' : 'off';
+      d.memmapOnMemory = on ? 'Y' : 'N';
       return undefined;
     },
     'memory_hotplug.online_policy': (d, value) => {

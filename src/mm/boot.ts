@@ -1,7 +1,8 @@
 // Boot: how a machine comes to be, from its spec. Layout first, then pools, then frames.
 //
-//   spec ──layOut──> present sections, memory blocks, nodes ──bootPools──> one pool for each (node, zone), its hull and
-//   its pageblocks ──bootFrames──> holes marked, reserved ranges placed, all else handed to the allocators
+//   spec ──obeyed──> what mem= leaves of it ──layOut──> present sections, memory blocks, nodes ──bootPools──> one pool for
+//   each (node, zone), its hull and its pageblocks ──bootFrames──> holes marked, reserved ranges placed, huge pages of
+//   1 GiB set aside (boot-hugepages.ts), all else handed to the allocators
 //
 // RAM that comes whole is handed over lazily (free-area.ts: online), so that the cost is O(sections + ragged edges).
 // A pageblock that a zone border cuts belongs to the pool of its first frame.
@@ -10,8 +11,11 @@
 
 import { assert } from '#base/assert';
 import { type NodeId, type Pfn, toPfn } from '#base/units';
+import { bootGigantic } from './boot-hugepages.ts';
 import {
   CHUNK_PAGES,
+  DMA_END,
+  DMA32_END,
   memoryBlockSize,
   PAGE_SIZE,
   PAGEBLOCK_ORDER,
@@ -19,7 +23,7 @@ import {
   PAGES_PER_SECTION,
 } from './geometry.ts';
 import type { Machine } from './machine.ts';
-import { DMA_END, DMA32_END, type MachineSpec, type RamRange, type ZonedRange, zonesOf } from './machine-spec.ts';
+import { type MachineSpec, movableOf, type RamRange, type ZonedRange, zonesOf } from './machine-spec.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE, MemoryBlocks } from './memory-block.ts';
 import { ZONE_DMA, ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
 import { Pool, type PoolConfig } from './pool.ts';
@@ -61,13 +65,17 @@ export function layOut(spec: MachineSpec): Layout {
     }
   }
   const blocks = new MemoryBlocks(Float64Array.from(blockIds).sort());
-  const nodes = [...new Set(zoned.map((r) => r.node))].sort((a, b) => a - b);
+  // A node with CPUs and no RAM is online from boot as well; a possible one comes with its first memory.
+  const withCpus = [...(spec.cpuMask ?? [])].filter(([, cpus]) => cpus.length > 0).map(([node]) => node);
+  const nodes = [...new Set([...zoned.map((r) => r.node), ...withCpus])].sort((a, b) => a - b);
   return { zoned, blockPages, sections, blocks, nodes };
 }
 
 /** One pool for each node and zone that has RAM, with its hull, span and pageblocks; Normal and Movable on every node. */
 export function bootPools(m: Machine, zoned: readonly ZonedRange[]): void {
   const config = poolConfig(m);
+  const movable = movableOf(m.spec);
+  const named = new Set(m.spec.ram.filter((r) => r.zone !== undefined).map((r) => r.node));
   for (const node of m.nodes) {
     for (const zone of [0, 1, 2, 3] as const) {
       const mine = zoned.filter((r) => r.node === node && r.zone === zone && !r.offline);
@@ -81,20 +89,49 @@ export function bootPools(m: Machine, zoned: readonly ZonedRange[]): void {
           : hullOf(m, (mine[0] as ZonedRange).start, (mine[mine.length - 1] as ZonedRange).end);
       const pool = new Pool(id, { node, zone }, hull, config);
       m.pools.push(pool);
-      if (mine.length > 0) {
-        const first = mine[0] as ZonedRange;
-        const last = mine[mine.length - 1] as ZonedRange;
-        // A kernel zone reaches to its border, RAM there or not, where its node has memory beyond (spec 1.4); but not
-        // into Movable (Linux: adjust_zone_range_for_zone_movable()).
-        const beyond = zoned.filter((r) => r.node === node && !r.offline && r.start >= last.end);
-        const movable = beyond.find((r) => r.zone === ZONE_MOVABLE)?.start ?? Number.POSITIVE_INFINITY;
-        const border = zone === ZONE_DMA ? DMA_END : zone === ZONE_DMA32 ? DMA32_END : last.end;
-        pool.startPfn = first.start;
-        pool.endPfn = beyond.length === 0 ? last.end : toPfn(Math.max(last.end, Math.min(border, movable)));
-      }
+      if (mine.length === 0) continue;
+      const online = zoned.filter((r) => r.node === node && !r.offline);
+      const span = named.has(node)
+        ? spanOfNamed(zone, mine, online)
+        : spanAtBoot(zone, online, movable.start.get(node), movable);
+      pool.startPfn = toPfn(span.start);
+      pool.endPfn = toPfn(span.end);
     }
   }
   for (const r of zoned) if (!r.offline) claimPageblocks(m, poolOfRange(m, r), r.start, r.end);
+}
+
+type Span = { readonly start: number; readonly end: number };
+
+/** What a zone spans on a node as it boots: from border to border, as far as the node's memory goes (spec 1.4). */
+function spanAtBoot(
+  zone: number,
+  online: readonly ZonedRange[],
+  movable: Pfn | undefined,
+  boot: { mirror: boolean },
+): Span {
+  const node = { start: (online[0] as ZonedRange).start, end: (online[online.length - 1] as ZonedRange).end };
+  if (zone === ZONE_MOVABLE) return { start: movable ?? node.start, end: node.end };
+  const [low, high] =
+    zone === ZONE_DMA ? [0, DMA_END] : zone === ZONE_DMA32 ? [DMA_END, DMA32_END] : [DMA32_END, node.end];
+  const start = Math.min(Math.max(node.start, low), high);
+  const end = Math.min(node.end, high);
+  // Linux: adjust_zone_range_for_zone_movable(). With kernelcore=mirror the two zones overlap instead.
+  const cut = movable !== undefined && !boot.mirror && start < movable && movable < end;
+  return { start, end: cut ? movable : end };
+}
+
+/**
+ * The same for ranges that name their zones, which may have come and gone since boot: a kernel zone reaches to its
+ * border, RAM there or not, where its node has memory beyond; but not into Movable.
+ */
+function spanOfNamed(zone: number, mine: readonly ZonedRange[], online: readonly ZonedRange[]): Span {
+  const first = mine[0] as ZonedRange; // the caller has at least one
+  const last = mine[mine.length - 1] as ZonedRange;
+  const beyond = online.filter((r) => r.start >= last.end);
+  const movable = beyond.find((r) => r.zone === ZONE_MOVABLE)?.start ?? Number.POSITIVE_INFINITY;
+  const border = zone === ZONE_DMA ? DMA_END : zone === ZONE_DMA32 ? DMA32_END : last.end;
+  return { start: first.start, end: beyond.length === 0 ? last.end : Math.max(last.end, Math.min(border, movable)) };
 }
 
 /** Empty Normal and Movable pools for a node that is new; those that it left behind when it went are taken again. */
@@ -130,11 +167,14 @@ export function poolConfig(m: Machine): PoolConfig {
     cpus: m.spec.cpus ?? 1,
     code: m.spec.code ?? 'own',
     movableIn: (index) => m.movableIn(index),
+    pfnOf: (index) => m.sections.pfnOf(index),
+    kernel: m.profile,
+    ...(m.spec.compat === 'linux' && { pcp: 'linux' as const }),
   };
 }
 
 function poolOfRange(m: Machine, r: ZonedRange): Pool {
-  return m.pools.find((p) => p.node === r.node && p.zone === r.zone) as Pool; // made in #bootPools
+  return m.pools.find((p) => p.node === r.node && p.zone === r.zone) as Pool; // made in bootPools
 }
 
 function hullOf(m: Machine, start: Pfn, end: Pfn): { base: number; pages: number } {
@@ -179,14 +219,15 @@ function markAbsent(m: Machine, zoned: readonly ZonedRange[]): void {
 }
 
 function bootReserved(m: Machine, zoned: readonly ZonedRange[]): void {
-  const reserved = [...(m.spec.reserved ?? [])].sort((a, b) => a.start - b.start);
-  for (const r of reserved) {
+  const named = [...(m.spec.reserved ?? [])].sort((a, b) => a.start - b.start);
+  for (const r of named) {
     const holder = m.addHolder({ class: 'reserved', name: r.name });
     const inRam = zoned.reduce((n, z) => n + Math.max(0, Math.min(r.end, z.end) - Math.max(r.start, z.start)), 0);
     assert(inRam === r.end - r.start, 'a reserved range is not RAM throughout', r);
     m.place(holder, r.start, r.end);
   }
   if (m.spec.populate === 'nothing') return;
+  const reserved = [...named, ...bootGigantic(m, zoned, named)].sort((a, b) => a.start - b.start);
   for (const z of zoned) {
     if (z.offline) continue;
     let at: number = z.start;

@@ -32,6 +32,10 @@ export const PAGES_PER_SECTION = 1 << SECTION_ORDER; // 32768
 export const SECTION_SIZE = PAGES_PER_SECTION * PAGE_SIZE; // 134217728
 export const PAGEBLOCKS_PER_SECTION = PAGES_PER_SECTION >> PAGEBLOCK_ORDER; // 64
 
+/** Where the kernel zones end (spec 1.4): what old devices can address, and what 32-bit ones can. */
+export const DMA_END = 16 * 2 ** (20 - PAGE_SHIFT); // 4096
+export const DMA32_END = 4 * 2 ** (30 - PAGE_SHIFT); // 1048576
+
 /** Frames end here: 2^40 frames of 4 KiB are 52 bits of physical address. */
 export const MAX_PFN = 2 ** 40;
 

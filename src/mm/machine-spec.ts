@@ -1,16 +1,19 @@
 // MachineSpec: what a computer looks like when it is switched on, as plain data.
 //
-// `zonesOf` cuts the RAM ranges at the zone borders of spec 1.4: DMA below 16 MiB, DMA32 below 4 GiB, Normal above,
-// Movable from a frame that the spec names per node. A range may name its zone itself: that is how a twin repeats what
-// a capture says.
+// `obeyed` does to it what the command line says before anything is laid out; `zonesOf` cuts the RAM ranges at the zone
+// borders of spec 1.4: DMA below 16 MiB, DMA32 below 4 GiB, Normal above, Movable from a frame that the spec names or the
+// command line decides (movable-boot.ts). A range may name its zone itself: that is how a twin repeats what a capture
+// says.
 
 import { assert } from '#base/assert';
 import type { NodeId, Pfn } from '#base/units';
 import { toPfn } from '#base/units';
+import { bootParamsOf } from './boot-params.ts';
 import type { Placement } from './free-area.ts';
-import { PAGE_SHIFT } from './geometry.ts';
+import { DMA_END, DMA32_END, PAGE_SHIFT } from './geometry.ts';
 import type { HotplugSettings } from './hotplug.ts';
 import type { KernelName } from './kernel-profile.ts';
+import { findZoneMovable, type MovableBoot } from './movable-boot.ts';
 import { ZONE_DMA, ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
 import type { ResourceSpec } from './resource.ts';
 import type { WatermarkSettings } from './watermark.ts';
@@ -53,7 +56,7 @@ export type MachineSpec = {
   readonly ram: readonly RamRange[];
   /** Parts of the RAM that never reach the allocator (kernel image, firmware, boot memmap). */
   readonly reserved?: readonly ReservedRange[];
-  /** First frame of Movable, by node. */
+  /** First frame of Movable, by node; wins over what the command line asks for. */
   readonly movableStart?: ReadonlyMap<NodeId, Pfn>;
   /** Bytes; undefined = the x86-64 rule of spec 1.2. */
   readonly blockSize?: number;
@@ -79,10 +82,51 @@ export type MachineSpec = {
   readonly code?: 'own' | 'shared';
 };
 
-export const DMA_END = 16 * 2 ** (20 - PAGE_SHIFT); // 4096
-export const DMA32_END = 4 * 2 ** (30 - PAGE_SHIFT); // 1048576
-
 export type ZonedRange = Required<Omit<RamRange, 'hotpluggable' | 'mirrored'>>;
+
+/**
+ * What a machine is after its command line was obeyed: RAM that mem= cuts off is gone, CPUs are counted from their
+ * masks. Ranges that name their zone, and offline ones, are not boot memory: mem= leaves them alone.
+ */
+export function obeyed(spec: MachineSpec): MachineSpec {
+  const { memEndPfn } = bootParamsOf(spec);
+  const below = <R extends { readonly start: Pfn; readonly end: Pfn }>(r: R): R[] =>
+    r.start >= memEndPfn ? [] : [{ ...r, end: toPfn(Math.min(r.end, memEndPfn)) }];
+  const atBoot = (r: RamRange): boolean => r.zone === undefined && r.offline !== true;
+  const cuts = spec.ram.some((r) => atBoot(r) && r.end > memEndPfn);
+  const masks = [...(spec.cpuMask ?? [])].filter(([, cpus]) => cpus.length > 0);
+  if (!cuts && masks.length === 0) return spec;
+  return {
+    ...spec,
+    ...(masks.length === 0
+      ? {}
+      : {
+          cpus: spec.cpus ?? masks.reduce((n, [, cpus]) => n + cpus.length, 0),
+          nodeCpus: spec.nodeCpus ?? new Map(masks.map(([node, cpus]) => [node, cpus.length])),
+        }),
+    ...(cuts
+      ? {
+          ram: spec.ram.flatMap((r) => (atBoot(r) ? below(r) : [r])),
+          reserved: (spec.reserved ?? []).flatMap(below),
+        }
+      : {}),
+  };
+}
+
+/** First frame of Movable on each node: what the spec says, else what the command line asks for. */
+export function movableOf(spec: MachineSpec): MovableBoot {
+  const ram = spec.ram.filter((r) => r.zone === undefined && r.offline !== true);
+  const first = ram.reduce(
+    (low: RamRange | undefined, r) => (low === undefined || r.start < low.start ? r : low),
+    undefined,
+  );
+  // The kernel's own memory: what is reserved, and the first MiB, which x86 always keeps.
+  const holdsReserved = (r: RamRange): boolean =>
+    spec.reserved?.some((x) => x.start < r.end && r.start < x.end) === true;
+  const kernelNodes = new Set(ram.filter((r) => r === first || holdsReserved(r)).map((r) => r.node));
+  const asked = findZoneMovable(ram, bootParamsOf(spec), kernelNodes);
+  return { ...asked, start: new Map([...asked.start, ...(spec.movableStart ?? [])]) };
+}
 
 /** The RAM cut at zone borders, ascending. */
 export function zonesOf(spec: MachineSpec): ZonedRange[] {
@@ -94,12 +138,16 @@ export function zonesOf(spec: MachineSpec): ZonedRange[] {
     assert(r.start < r.end, 'an empty RAM range', r);
     const before = ram[k - 1];
     assert(before === undefined || before.end <= r.start, 'RAM ranges overlap', { before, range: r });
+  }
+  const { start: movableStart, mirror } = movableOf(spec);
+  for (const r of ram) {
     const offline = r.offline ?? false;
     if (r.zone !== undefined) {
       out.push({ start: r.start, end: r.end, node: r.node, zone: r.zone, offline });
       continue;
     }
-    const movable = spec.movableStart?.get(r.node) ?? Number.POSITIVE_INFINITY;
+    const kept = mirror && r.mirrored === true;
+    const movable = kept ? Number.POSITIVE_INFINITY : (movableStart.get(r.node) ?? Number.POSITIVE_INFINITY);
     const borders = [DMA_END, DMA32_END, movable].filter((b) => b > r.start && b < r.end).sort((a, b) => a - b);
     let start: number = r.start;
     for (const end of [...borders, r.end]) {
