@@ -1,38 +1,87 @@
 // The allocation path: from a holder's request to frames, through the pools of a zonelist.
 //
 //   request = what the holder's class asks for, and the options of this call
-//        └──> zonelist of its node ──> pass 0: pools above low ──> pass 1: pools above min ──> -1 and a refusal
+//      │
+//      v   fast   pools above low; those of the own node without mixing pageblocks first, where that is the policy
+//      v   slow   pools above min, less what the request's rights allow; kswapd was woken: boost has ended
+//      v   last   (may wait) per-CPU lists of all pools drained, a reserved pageblock given back: above min again,
+//      v          for as long as there are reserves to give back
+//     -1 and a refusal
 //
-// Which page of a pool it is, is the pool's business (page-alloc.ts). Nothing here changes a pool but through it.
+// A pool is above a mark when its free pages that the request may use, less 2^order - 1, are more than mark + reserve;
+// and, for order > 0, when it has a free chunk of that order or more. Free pages in CMA pageblocks count for movable
+// requests only, those in HighAtomic ones for requests with rights. Which page of a pool it is, is the pool's business
+// (page-alloc.ts).
 //
-// Follows Linux v6.12 mm/page_alloc.c: __alloc_pages(), get_page_from_freelist() (spec 2.5, 2.9).
+//   rights         may go below min by                    typical caller
+//   none           -                                      GFP_KERNEL, user memory
+//   high           a half                                 __GFP_HIGH: needs it to go on, can wait
+//   atomic         a half, then a quarter; does not wait  GFP_ATOMIC: interrupts
+//   oom-victim     a half                                 a process that is being killed, so that it can end
+//
+// Linux would reclaim and compact in between; without either, `last` is what remains of direct reclaim (spec 2.8).
+//
+// Follows Linux v6.12 mm/page_alloc.c: get_page_from_freelist(), __zone_watermark_ok(), gfp_to_alloc_flags(),
+// alloc_flags_nofragment(), __alloc_pages_slowpath(), zone_statistics() (spec 2.2, 2.5 to 2.9).
 
 import type { NodeId } from '#base/units';
+import { MIGRATE_CMA, MIGRATE_HIGHATOMIC, MIGRATE_MOVABLE, MIGRATE_UNMOVABLE, type MigrateType } from './geometry.ts';
+import { reserveHighAtomic, unreserveHighAtomic } from './high-atomic.ts';
 import { REQUEST_TYPE_MASK, REQUEST_ZONE_MASK, REQUEST_ZONE_SHIFT } from './holder.ts';
 import type { Machine } from './machine.ts';
-import type { ZoneIndex } from './page-class.ts';
+import { ALLOC_CMA, ALLOC_HIGHATOMIC, ALLOC_KEEP_PCP, ALLOC_LAST_RESERVE, ALLOC_NOFRAGMENT } from './page-alloc.ts';
+import { ZONE_MOVABLE, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
 import type { Pool } from './pool.ts';
 import { refusal } from './refusal.ts';
+
+/** How much of the last memory a request may have: the table above. */
+export type AllocRights = 'none' | 'high' | 'atomic' | 'oom-victim';
 
 export type AllocOptions = {
   /** Node to start at; default: the holder's, else 0. */
   readonly node?: NodeId;
-  /** Highest zone that will do; default: what the holder's class asks for. */
+  /** Highest zone that will do (ZONE_DMA32: below 4 GiB); default: what the holder's class asks for. */
   readonly topZone?: ZoneIndex;
+  /**
+   * The caller's promise that the frames may be moved: __GFP_MOVABLE. It decides where they lie, near others that move.
+   * Default: what the holder's class says, and a class that says nothing does not move.
+   */
+  readonly movable?: boolean;
+  /** Default 'none'. */
+  readonly rights?: AllocRights;
+  /** Only the pools of its node: __GFP_THISNODE. Default false. */
+  readonly thisNode?: boolean;
 };
+
+// Marks of a pool by pass, see Pool.marks.
+const LOW = 0;
+const MIN = 4;
+const HIGH = 8;
 
 /** 2^order frames for a holder. @returns PageIndex; -1 when there are none, and the machine's `lastRefusal` says why. */
 export function takeFor(m: Machine, holder: number, order: number, options: AllocOptions | undefined): number {
   const request = m.holders.request[holder] as number;
-  const mt = request & REQUEST_TYPE_MASK;
+  let mt = request & REQUEST_TYPE_MASK;
   let top = ((request >>> REQUEST_ZONE_SHIFT) & REQUEST_ZONE_MASK) as ZoneIndex; // two bits
   let node = m.holders.node[holder] as number;
+  let rights: AllocRights = 'none';
+  let thisNode = false;
   if (options !== undefined) {
     node = options.node ?? node;
+    rights = options.rights ?? 'none';
+    thisNode = options.thisNode ?? false;
+    if (options.movable !== undefined) {
+      // Only what may be moved may lie in Movable: GFP_HIGHUSER_MOVABLE against GFP_KERNEL (spec 2.2, 2.9).
+      if (options.movable) mt = MIGRATE_MOVABLE;
+      else if (mt === MIGRATE_MOVABLE) mt = MIGRATE_UNMOVABLE;
+      top = options.movable ? ZONE_MOVABLE : (Math.min(top, ZONE_NORMAL) as ZoneIndex);
+    }
     top = options.topZone ?? top;
   }
-  const list = node < 0 ? (m.zonelists[top] as Int32Array) : m.zonelist(node as NodeId, top);
-  const index = takeFrames(m, list, order, mt, top);
+  const home = (node < 0 ? m.nodes[0] : node) as NodeId;
+  let list = node < 0 ? (m.zonelists[top] as Int32Array) : m.zonelist(home, top);
+  if (thisNode) list = list.filter((id) => (m.pools[id] as Pool).node === home);
+  const index = takeFrames(m, list, order, mt, top, rights);
   if (index < 0) {
     m.vmstat.pgalloc_fail++;
     const free = m.pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
@@ -42,17 +91,154 @@ export function takeFor(m: Machine, holder: number, order: number, options: Allo
   return index;
 }
 
-/** Frames from the first pool of the list that has them above a watermark. @returns PageIndex, or -1. */
-export function takeFrames(m: Machine, list: Int32Array, order: number, mt: number, top: number): number {
-  const need = (1 << order) - 1;
-  for (let pass = 0; pass < 8; pass += 4) {
-    for (let k = 0; k < list.length; k++) {
-      const pool = m.pools[list[k] as number] as Pool;
-      if (pool.managed === 0) continue; // Linux: a zone without pages is in no zonelist
-      if (pool.alloc.nrFree() - need <= (pool.marks[pass + top] as number)) continue;
-      const i = pool.alloc.alloc(order, mt);
-      if (i >= 0) return i + pool.base;
+/**
+ * Frames from the first pool of the list that has them, by the steps above.
+ *
+ * @param mt   0..2
+ * @param top  the request's highest zone: it chooses the reserve
+ * @returns PageIndex, or -1
+ */
+export function takeFrames(
+  m: Machine,
+  list: Int32Array,
+  order: number,
+  mt: number,
+  top: number,
+  rights: AllocRights = 'none',
+): number {
+  if (list.length === 0) return -1; // no memory in any zone that would do
+  const preferred = m.pools[list[0] as number] as Pool;
+  let flags = ALLOC_KEEP_PCP;
+  if (mt === MIGRATE_MOVABLE) flags |= ALLOC_CMA;
+  if (preferred.fragmentPolicy !== 'mix') flags |= ALLOC_NOFRAGMENT;
+  const i = fromFreelists(m, list, order, mt, top, LOW, flags, 'none');
+  return i >= 0 ? i : slowPath(m, list, order, mt, top, rights);
+}
+
+/** get_page_from_freelist(). `mark` is LOW or MIN. */
+function fromFreelists(
+  m: Machine,
+  list: Int32Array,
+  order: number,
+  mt: number,
+  top: number,
+  mark: number,
+  flags: number,
+  rights: AllocRights,
+): number {
+  const { pools } = m;
+  const preferred = pools[list[0] as number] as Pool;
+  for (let k = 0; k < list.length; k++) {
+    const pool = pools[list[k] as number] as Pool;
+    // Locality is more important than not to mix: before a remote node, all over again.
+    if ((flags & ALLOC_NOFRAGMENT) !== 0 && pool.node !== preferred.node && preferred.fragmentPolicy !== 'never') break;
+    if (!watermarkOk(pool, order, top, mark, flags, rights)) continue;
+    const i = pool.alloc.alloc(order, mt, flags);
+    if (i < 0) continue;
+    if (pool.node === preferred.node) pool.numa.hit++;
+    else {
+      pool.numa.miss++;
+      preferred.numa.foreign++;
     }
+    if ((flags & ALLOC_HIGHATOMIC) !== 0) reserveHighAtomic(pool, i, order);
+    return i + pool.base;
   }
-  return -1;
+  if ((flags & ALLOC_NOFRAGMENT) === 0 || preferred.fragmentPolicy === 'never') return -1;
+  return fromFreelists(m, list, order, mt, top, mark, flags & ~ALLOC_NOFRAGMENT, rights);
+}
+
+/** __zone_watermark_ok() of a mark of the pool; also notices when the pool falls below high (spec 2.4). */
+function watermarkOk(
+  pool: Pool,
+  order: number,
+  top: number,
+  mark: number,
+  flags: number,
+  rights: AllocRights,
+): boolean {
+  const { nr } = pool.alloc.columns;
+  const { marks } = pool;
+  let usable = (nr[0] as number) - (1 << order) + 1;
+  if ((flags & ALLOC_CMA) !== 0) usable += nr[2] as number;
+  const { pressure } = pool.alloc;
+  if (!pressure.belowHigh && usable <= (marks[HIGH + top] as number)) pressure.belowHigh = true;
+  if (rights === 'none') {
+    if (usable <= (marks[mark + top] as number)) return false;
+  } else {
+    usable += nr[1] as number;
+    if (usable <= markFor(pool, order, top, mark, rights)) return false;
+  }
+  return order === 0 || hasChunk(pool, order, flags);
+}
+
+/** The mark that a request with rights is held against, reserve included. */
+function markFor(pool: Pool, order: number, top: number, mark: number, rights: AllocRights): number {
+  const { watermarks } = pool;
+  const reserve = watermarks.reserve[top] as number;
+  let min = (pool.marks[mark + top] as number) - reserve;
+  // A single frame for one who may go low is not refused for the sake of boost alone (zone_watermark_fast()).
+  if (order === 0 && mark === MIN && rights !== 'oom-victim') min -= pool.boost;
+  if (min <= 0) return min + reserve;
+  min -= Math.floor(min / 2);
+  if (rights === 'atomic') min -= Math.floor(min / 4);
+  return min + reserve;
+}
+
+/** Is there a free chunk of the order or more, of a type that the request may be served from? */
+function hasChunk(pool: Pool, order: number, flags: number): boolean {
+  const { area } = pool.alloc;
+  let orders = area.orders(0) | area.orders(1) | area.orders(2);
+  if ((flags & ALLOC_CMA) !== 0) orders |= area.orders(MIGRATE_CMA);
+  if ((flags & (ALLOC_HIGHATOMIC | ALLOC_LAST_RESERVE)) !== 0) orders |= area.orders(MIGRATE_HIGHATOMIC);
+  return orders >>> order !== 0;
+}
+
+/** __alloc_pages_slowpath(), as far as it can go without reclaim and compaction. */
+function slowPath(m: Machine, list: Int32Array, order: number, mt: number, top: number, rights: AllocRights): number {
+  wakeKswapd(m, list);
+  const preferred = m.pools[list[0] as number] as Pool;
+  let flags = ALLOC_KEEP_PCP;
+  if (mt === MIGRATE_MOVABLE) flags |= ALLOC_CMA;
+  if (preferred.fragmentPolicy === 'never') flags |= ALLOC_NOFRAGMENT;
+  if (rights === 'atomic' && order > 0) flags |= ALLOC_HIGHATOMIC;
+  if (rights === 'atomic' || rights === 'oom-victim') flags |= ALLOC_LAST_RESERVE;
+  let i = fromFreelists(m, list, order, mt, top, MIN, flags, rights);
+  if (i >= 0 || rights === 'atomic') return i >= 0 ? i : withoutCare(m, list, order, mt, top, flags, rights);
+
+  let drained = 0;
+  for (const p of m.pools) drained += p.alloc.drain();
+  const type = mt as MigrateType; // a request names one of three
+  if (unreserveHighAtomic(m, list, type, false) || drained > 0) {
+    i = fromFreelists(m, list, order, mt, top, MIN, flags, rights);
+  }
+  // Bounded by the pageblocks in reserve.
+  while (i < 0 && unreserveHighAtomic(m, list, type, true)) {
+    i = fromFreelists(m, list, order, mt, top, MIN, flags, rights);
+  }
+  return i >= 0 ? i : withoutCare(m, list, order, mt, top, flags, rights);
+}
+
+/** defrag_mode: nothing else is left, so that a pageblock is mixed after all. */
+function withoutCare(
+  m: Machine,
+  list: Int32Array,
+  order: number,
+  mt: number,
+  top: number,
+  flags: number,
+  rights: AllocRights,
+): number {
+  if ((flags & ALLOC_NOFRAGMENT) === 0) return -1;
+  return fromFreelists(m, list, order, mt, top, MIN, flags & ~ALLOC_NOFRAGMENT, rights);
+}
+
+/**
+ * kswapd of the nodes in the list runs. Without reclaim what remains of a run is its end: the boost that it was woken
+ * for is over (balance_pgdat()).
+ */
+export function wakeKswapd(m: Machine, list: Int32Array): void {
+  for (const id of list) {
+    const pool = m.pools[id] as Pool;
+    if (pool.boost > 0) pool.boost = 0;
+  }
 }

@@ -48,16 +48,17 @@ export function checkFrames(m: Machine, v: Violations): void {
   }
 }
 
-type Waiting = { readonly pool: Pool; readonly index: number };
+/** 2^order frames on a per-CPU list. A list's chunk lies in one section. */
+type Waiting = { readonly pool: Pool; readonly index: number; readonly order: number };
 
 function pcpBySection(m: Machine): Map<number, Waiting[]> {
   const out = new Map<number, Waiting[]>();
   for (const pool of m.pools) {
-    pool.alloc.forEachPcp((_cpu, _mt, i) => {
+    pool.alloc.forEachPcp((_cpu, _mt, i, order) => {
       const s = (pool.base + i) >>> SECTION_ORDER;
       const mine = out.get(s);
-      if (mine === undefined) out.set(s, [{ pool, index: pool.base + i }]);
-      else mine.push({ pool, index: pool.base + i });
+      if (mine === undefined) out.set(s, [{ pool, index: pool.base + i, order }]);
+      else mine.push({ pool, index: pool.base + i, order });
     });
   }
   return out;
@@ -109,12 +110,14 @@ function markLists(
       recount.managed[p.id] += 2 ** order;
     });
   }
-  for (const { pool, index } of waiting) {
-    if (state[index - first] !== 0) {
-      v.add('C2', `frame ${sections.pfnOf(index)} is on a per-CPU list and free, or there twice`);
+  for (const { pool, index, order } of waiting) {
+    for (let k = index; k < index + 2 ** order; k++) {
+      if (state[k - first] !== 0) {
+        v.add('C2', `frame ${sections.pfnOf(k)} is on a per-CPU list and free, or there twice`);
+      }
+      state[k - first] = PCP;
     }
-    state[index - first] = PCP;
-    recount.managed[pool.id]++;
+    recount.managed[pool.id] += 2 ** order;
   }
 }
 

@@ -43,8 +43,10 @@ export function digestOf(m: Machine): string {
       eat(p.base + i);
       eat(order * 8 + mt);
     });
-    p.alloc.forEachPcp((cpu, mt, i) => {
-      eat(cpu * 8 + mt);
+    eat(p.boost);
+    eat(p.reservedHighAtomic);
+    p.alloc.forEachPcp((cpu, mt, i, order) => {
+      eat((cpu * 16 + order) * 8 + mt);
       eat(p.base + i);
     });
   }

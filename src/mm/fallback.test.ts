@@ -184,11 +184,11 @@ describe('boost and span', () => {
       ],
     );
     const tries: number[] = [];
-    decide(area, 0, U, { movableIn: () => 440, onClaimTry: (start) => tries.push(start) });
+    decide(area, 0, U, { movableIn: () => 440, onBoost: (start) => tries.push(start) });
     expect(tries).toEqual([0, 1024]);
     const whole = areaOf([M, M], [[0, 10]]);
     const none: number[] = [];
-    decide(whole, 0, U, { onClaimTry: (start) => none.push(start) });
+    decide(whole, 0, U, { onBoost: (start) => none.push(start) });
     expect(none).toEqual([]);
   });
 

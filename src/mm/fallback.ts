@@ -9,10 +9,22 @@
 //   Reclaimable  Unmovable, Movable                | not permitted, or nothing suits
 //   others       nothing                     steal pass: c = order up to 10 (not if no-fragment)
 //
+// That is the shape 'claim-steal'. The shape 'largest-first' is older: it takes the largest page of any fallback type,
+// whatever becomes of its pageblock, unless a Movable request finds nothing above order 3; then the smallest.
+//
+//   c = 10 down to order (9 if no-fragment) ──> a page? ─┬─ of a pageblock or more, or half suits ──> claim
+//                                                        ├─ Movable, below order 4, above the request ──> steal
+//                                                        └─ else ──> split: the smallest page of its pageblock that
+//                                                           fits; the pageblock keeps its type
+//
 // Invariants: CMA, HighAtomic and Isolate are never raided. A claim pass looks at no more than one page an order: the
 // first of the first type that has one. Claims of less than a pageblock need half of it to be free or alike.
+//
 // Follows spec 2.3 (Linux v6.12.y-stable and >= 6.15, mm/page_alloc.c: fallbacks[], __rmqueue_claim(),
-// try_to_claim_block(), __rmqueue_steal()).
+// try_to_claim_block(), __rmqueue_steal()) and Linux v6.1 (__rmqueue_fallback(), steal_suitable_fallback()). The latter
+// moves the free pages of a pageblock that it does not claim to the lists of the request's type all the same, where the
+// next requests find them. Here a page is on the list of its pageblock's type, always; `lent` remembers the pageblock,
+// so that the next requests are served from it ("lent" decisions, which are no fallback).
 
 import type { FreeArea } from './free-area.ts';
 import {
@@ -43,15 +55,20 @@ export type FallbackPolicy = {
   readonly movableIn?: ((start: number) => number) | undefined;
   /** False for a pageblock that reaches out of the pool: it cannot be claimed. Left out: none does. */
   readonly spans?: ((start: number) => boolean) | undefined;
-  /** Before each try to claim less than a pageblock: the moment at which Linux boosts the watermark (spec 2.6). */
-  readonly onClaimTry?: ((start: number) => void) | undefined;
+  /** Before each look into a pageblock for less than the whole: the moment to boost the watermark (spec 2.6). */
+  readonly onBoost?: ((start: number) => void) | undefined;
+  /** Which Linux: see above. Default 'claim-steal'. */
+  readonly shape?: 'claim-steal' | 'largest-first' | undefined;
+  /** For 'largest-first': the pageblock whose free pages each type uses up now, -1 for none. Three, the owner's. */
+  readonly lent?: Int32Array | undefined;
   /** False where memory is too small for grouping (spec 2.2): then every claim is permitted. Default true. */
   readonly grouping?: boolean | undefined;
 };
 
 /** A decision, in a record that the caller owns and reuses: the allocator makes no object per request. */
 export type FallbackDecision = {
-  action: 'none' | 'claim' | 'steal';
+  /** 'split' and 'lent' take the page at `index` and no other; 'steal' the smallest of the raided type, which it is. */
+  action: 'none' | 'claim' | 'steal' | 'split' | 'lent';
   /** The raided type, and the order of its page. */
   from: number;
   fallbackOrder: number;
@@ -80,57 +97,165 @@ export function worthClaiming(pageblock: { free: number; movable: number; from: 
   return free + alike >= HALF_PAGEBLOCK;
 }
 
+/** What is asked for. */
+export type FallbackRequest = {
+  readonly order: number;
+  readonly mt: number;
+  /** Whole pageblocks or nothing (spec 2.7). */
+  readonly noFragment: boolean;
+  /** This bulk had to steal already: nothing is left to claim ('claim-steal' only). */
+  readonly stealing?: boolean;
+};
+
+const NONE = -1;
+
+/** What the two types of a row have. */
+type Row = {
+  readonly near: number;
+  readonly far: number;
+  /** Bit c: there is a free page of order c. */
+  readonly nearOrders: number;
+  readonly farOrders: number;
+};
+
 /**
- * Decides for a request (order, mt) whose own lists are empty. Changes nothing but `out`.
+ * Decides for a request whose own lists are empty. Changes nothing but `out` and `policy.lent`.
  *
  * To execute a claim: setPageblockType of the pageblock at out.index (of both, for a chunk of order 10), then alloc of
- * the request's own type. To execute a steal: alloc of type out.from. Cost: O(orders), and one look through a pageblock
- * for each order from 8 down that is tried.
+ * the request's own type. To execute a steal: alloc of type out.from. To execute a split or a loan: take the page of
+ * order out.fallbackOrder at out.index, and put the rest back. Cost: O(orders), and one look through a pageblock for
+ * each order from 8 down that is tried.
  */
 export function decideFallback(
   area: FreeArea,
-  request: { order: number; mt: number; noFragment: boolean },
+  request: FallbackRequest,
   policy: FallbackPolicy,
   out: FallbackDecision,
 ): void {
-  const { order, mt, noFragment } = request;
   out.action = 'none';
-  const raid = FALLBACKS[mt];
-  if (raid === undefined) return;
-  const grouping = policy.grouping !== false;
-  const near = raid[0] as number; // both exist: every row of the table has two entries
-  const far = raid[1] as number;
-  const nearOrders = area.orders(near);
-  const farOrders = area.orders(far);
+  const types = FALLBACKS[request.mt];
+  if (types === undefined) return;
+  const near = types[0] as number;
+  const far = types[1] as number;
+  const row: Row = { near, far, nearOrders: area.orders(near), farOrders: area.orders(far) };
+  if (policy.shape === 'largest-first') largestFirst(area, request, policy, row, out);
+  else claimOrSteal(area, request, policy, row, out);
+}
 
-  const lowest = noFragment ? Math.max(order, PAGEBLOCK_ORDER) : order;
-  for (let c = MAX_ORDER; c >= lowest && claimPermitted(c, mt, grouping); c--) {
-    const bit = 1 << c;
-    const from = (nearOrders & bit) !== 0 ? near : (farOrders & bit) !== 0 ? far : -1;
-    if (from < 0) continue;
-    const index = area.first(c, from);
-    const start = index - (index % PAGEBLOCK_PAGES);
-    if (c < PAGEBLOCK_ORDER && policy.onClaimTry !== undefined) policy.onClaimTry(start);
-    if (policy.spans !== undefined && !policy.spans(start)) continue;
-    if (c < PAGEBLOCK_ORDER) {
-      const free = area.freeIn(start, start + PAGEBLOCK_PAGES);
-      const assumed = from === MIGRATE_MOVABLE ? PAGEBLOCK_PAGES - free : 0;
-      const movable = policy.movableIn === undefined ? assumed : policy.movableIn(start);
-      if (!worthClaiming({ free, movable, from }, mt)) continue;
+function claimOrSteal(
+  area: FreeArea,
+  request: FallbackRequest,
+  policy: FallbackPolicy,
+  row: Row,
+  out: FallbackDecision,
+): void {
+  const { order, mt, noFragment } = request;
+  if (request.stealing !== true) {
+    const lowest = noFragment ? Math.max(order, PAGEBLOCK_ORDER) : order;
+    for (let c = MAX_ORDER; c >= lowest && claimPermitted(c, mt, policy.grouping !== false); c--) {
+      const from = typeWith(row, c);
+      if (from === NONE) continue;
+      const index = area.first(c, from);
+      if (c < PAGEBLOCK_ORDER && !mayClaim(area, policy, { from, index }, mt)) continue;
+      return decide(out, 'claim', from, c, index);
     }
-    out.action = 'claim';
-    out.from = from;
-    out.fallbackOrder = c;
-    out.index = index;
+  }
+  if (!noFragment) stealSmallest(area, order, row, out);
+}
+
+function largestFirst(
+  area: FreeArea,
+  request: FallbackRequest,
+  policy: FallbackPolicy,
+  row: Row,
+  out: FallbackDecision,
+): void {
+  const { order, mt, noFragment } = request;
+  if (fromLent(area, request, policy, out)) return;
+  const lowest = noFragment ? Math.max(order, PAGEBLOCK_ORDER) : order;
+  for (let c = MAX_ORDER; c >= lowest; c--) {
+    const from = typeWith(row, c);
+    if (from === NONE) continue;
+    const index = area.first(c, from);
+    if (c >= PAGEBLOCK_ORDER) return decide(out, 'claim', from, c, index);
+    if (claimPermitted(c, mt, policy.grouping !== false)) {
+      if (mayClaim(area, policy, { from, index }, mt)) return decide(out, 'claim', from, c, index);
+      if (policy.spans?.(pageblockOf(index)) === false) return decide(out, 'split', from, c, index);
+      if (policy.lent !== undefined) policy.lent[mt] = pageblockOf(index);
+      return splitSmallestIn(area, pageblockOf(index), order, 'split', out);
+    }
+    if (c > order) stealSmallest(area, order, row, out);
+    else decide(out, 'split', from, c, index);
+    policy.onBoost?.(pageblockOf(out.index)); // steal_suitable_fallback() boosts before it asks for the whole block
     return;
   }
-  if (noFragment) return;
+}
 
-  const reachable = ((nearOrders | farOrders) >>> order) << order;
+/** Serves the request from the pageblock that its type uses up, if that has a page that fits. */
+function fromLent(area: FreeArea, request: FallbackRequest, policy: FallbackPolicy, out: FallbackDecision): boolean {
+  const { lent } = policy;
+  const { order, mt } = request;
+  if (lent === undefined || lent[mt] < 0) return false;
+  if (FALLBACKS[mt]?.includes(area.typeOf(lent[mt])) === true) splitSmallestIn(area, lent[mt], order, 'lent', out);
+  if (out.action === 'none') lent[mt] = NONE; // used up, or it has become something else
+  return out.action !== 'none';
+}
+
+/** The smallest page of the pageblock that fits, lowest address first; nothing when there is none. */
+function splitSmallestIn(
+  area: FreeArea,
+  start: number,
+  order: number,
+  action: 'split' | 'lent',
+  out: FallbackDecision,
+): void {
+  let best = MAX_ORDER + 1;
+  area.forEachFree(start, start + PAGEBLOCK_PAGES, (i, c, from) => {
+    if (c < order || c >= best || c >= PAGEBLOCK_ORDER) return;
+    best = c;
+    decide(out, action, from, c, i);
+  });
+}
+
+const decide = (
+  out: FallbackDecision,
+  action: FallbackDecision['action'],
+  from: number,
+  order: number,
+  index: number,
+): void => {
+  out.action = action;
+  out.from = from;
+  out.fallbackOrder = order;
+  out.index = index;
+};
+
+/** The first type of the row that has a page of order c. */
+function typeWith(row: Row, c: number): number {
+  const bit = 1 << c;
+  return (row.nearOrders & bit) !== 0 ? row.near : (row.farOrders & bit) !== 0 ? row.far : NONE;
+}
+
+const pageblockOf = (index: number): number => index - (index % PAGEBLOCK_PAGES);
+
+/** try_to_claim_block() for the page at `index`, smaller than a pageblock, where claiming is permitted. */
+function mayClaim(area: FreeArea, policy: FallbackPolicy, page: { from: number; index: number }, mt: number): boolean {
+  const { from, index } = page;
+  const start = pageblockOf(index);
+  if (policy.onBoost !== undefined) policy.onBoost(start);
+  if (policy.spans !== undefined && !policy.spans(start)) return false;
+  if (policy.grouping === false) return true;
+  const free = area.freeIn(start, start + PAGEBLOCK_PAGES);
+  const assumed = from === MIGRATE_MOVABLE ? PAGEBLOCK_PAGES - free : 0;
+  const movable = policy.movableIn === undefined ? assumed : policy.movableIn(start);
+  return worthClaiming({ free, movable, from }, mt);
+}
+
+/** The smallest page that fits, of the first type that has one. */
+function stealSmallest(area: FreeArea, order: number, row: Row, out: FallbackDecision): void {
+  const reachable = ((row.nearOrders | row.farOrders) >>> order) << order;
   if (reachable === 0) return;
   const c = 31 - Math.clz32(reachable & -reachable);
-  out.action = 'steal';
-  out.from = (nearOrders & (1 << c)) !== 0 ? near : far;
-  out.fallbackOrder = c;
-  out.index = area.first(c, out.from);
+  const from = typeWith(row, c);
+  decide(out, 'steal', from, c, area.first(c, from));
 }

@@ -171,7 +171,13 @@ class World {
     const cls = CLASSES[k];
     const top = topZone ?? CLASS_TRAITS[cls].topZone;
     this.what = `alloc(${cls}, order ${order}, node ${node}, top ${top})`;
-    const freeIn = this.poolsFor({ node, top }).map((p) => p.alloc.nrFree() + p.alloc.pcpPages());
+    const list = this.poolsFor({ node, top });
+    const freeIn = list.map((p) => p.alloc.nrFree() + p.alloc.pcpPages());
+    // A nearer pool may be passed over only if it has nothing, or had to mix a pageblock (spec 2.7); what other CPUs'
+    // lists hold is fetched when no pool has any.
+    const mixing = list.length > 0 && list[0].fragmentPolicy !== 'mix';
+    const mt = CLASS_TRAITS[cls].migratetype;
+    const mustGive = list.map((p) => (mixing ? p.alloc.area.orders(mt) !== 0 : p.alloc.nrFree() > 0));
     const pfn = m.alloc(holder, toOrder(order), { node: toNodeId(node), topZone: top });
     if (pfn === -1) {
       this.saw('no memory');
@@ -184,9 +190,9 @@ class World {
     this.ensure(f.pool.zone <= top, `gave a frame of ${f.pool.title}`);
     const i = m.sections.indexOf(pfn) - f.pool.base;
     this.ensure(f.pool.alloc.area.typeOf(i) !== MIGRATE_ISOLATE, `gave an isolated frame, ${pfn}`);
-    const list = this.poolsFor({ node, top });
-    const before = freeIn.slice(0, list.indexOf(f.pool));
-    this.ensure(order > 0 || before.every((n) => n === 0), `passed over nearer pools with ${before} free frames`);
+    const at = list.indexOf(f.pool);
+    const passedOver = order === 0 && mustGive.slice(0, at).some((must) => must);
+    this.ensure(!passedOver, `passed over nearer pools with ${freeIn.slice(0, at)} free frames`);
     const stamp = ++this.stamp;
     writeStamp(m, pfn, stamp);
     const u: Use = { holder, index: f.index, class: cls, head: pfn, order, pinned: false, stamp };

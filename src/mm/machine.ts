@@ -16,14 +16,16 @@ import type { Result } from '#base/result';
 import { type BlockId, type HolderId, type NodeId, type Order, type Pfn, toBlockId, toOrder, toPfn } from '#base/units';
 import { type AllocOptions, takeFor } from './alloc-path.ts';
 import { addPools, bootFrames, bootPools, layOut, poolConfig, systemRam } from './boot.ts';
+import { bootHugepages } from './boot-hugepages.ts';
+import { type BootParams, bootParamsOf, hotplugSettingsOf } from './boot-params.ts';
 import { checkMachine, type Violation } from './check.ts';
 import { digestOf } from './digest.ts';
 import type { LogLine, MachineEvent } from './events.ts';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION } from './geometry.ts';
 import { type HolderSpec, Holders, REQUEST_UNMANAGED } from './holder.ts';
-import { DEFAULT_HOTPLUG_SETTINGS, Hotplug } from './hotplug.ts';
+import { Hotplug } from './hotplug.ts';
 import { KERNEL_PROFILES, type KernelProfile } from './kernel-profile.ts';
-import type { MachineSpec } from './machine-spec.ts';
+import { type MachineSpec, obeyed } from './machine-spec.ts';
 import { type AddOptions, type AddReport, addMemory, type MemoryRange } from './memory-add.ts';
 import { type BlockState, MemoryBlocks } from './memory-block.ts';
 import { type Notifier, type OfflineOptions, type OfflineReport, OfflineWork, offlineBlock } from './memory-hotplug.ts';
@@ -45,7 +47,7 @@ import {
   TAG_BITS,
   TAG_SHIFT,
 } from './section.ts';
-import { computeWatermarks, NO_WATERMARKS, pcpSizes } from './watermark.ts';
+import { setupWatermarks, type VmTunables, vmTunables } from './vm-tunables.ts';
 import { type OnlineType, validZones } from './zone-choice.ts';
 import { buildZonelists } from './zonelist.ts';
 
@@ -98,6 +100,8 @@ export class Machine {
   readonly spec: MachineSpec;
   /** The Linux it behaves as. */
   readonly profile: KernelProfile;
+  /** What its command line asked for. */
+  readonly params: BootParams;
   /** Settings, addresses, groups and adds of memory hotplug. */
   readonly hotplug: Hotplug;
   /** Frames of a memory block. */
@@ -110,6 +114,8 @@ export class Machine {
   poolOf: Int16Array;
   /** Counters by Linux's name, where it has one. */
   readonly vmstat = { pgmigrate_success: 0, pgmigrate_fail: 0, pgalloc_fail: 0 };
+  /** What /proc/sys/vm says; written through vm-tunables.ts. */
+  readonly vm: VmTunables;
   /** Listeners of the memory notifier chain, in order (spec 3.3). Not copied to forks. */
   readonly notifiers: Notifier[] = [];
   /** Called after each change of a memory block; not copied to forks. */
@@ -139,13 +145,15 @@ export class Machine {
   ) {
     this.spec = spec;
     this.profile = KERNEL_PROFILES[spec.kernel ?? '6.12'];
-    const settings = { ...DEFAULT_HOTPLUG_SETTINGS, autoOnline: this.profile.defaultOnline, ...spec.hotplug };
+    this.params = bootParamsOf(spec);
+    const settings = { ...hotplugSettingsOf(this.params), ...spec.hotplug };
     this.hotplug = new Hotplug(settings, new Resources(spec.iomem ?? systemRam(spec.ram)));
     this.blockPages = blockPages;
     this.sections = sections;
     this.blocks = blocks;
     this.poolOf = new Int16Array(sections.length * PAGEBLOCKS_PER_SECTION).fill(NO_POOL);
     this.#nodes = nodes;
+    this.vm = vmTunables(spec);
     this.#tagged = spec.contents !== 'none';
     this.#bytes = spec.contents === 'bytes' ? new Map() : undefined;
   }
@@ -157,15 +165,17 @@ export class Machine {
    *
    * A spec that contradicts itself throws. Cost O(sections + reserved frames): an empty TiB takes milliseconds.
    */
-  static boot(spec: MachineSpec): Machine {
+  static boot(computer: MachineSpec): Machine {
+    const spec = obeyed(computer);
     const frame = layOut(spec);
     const m = new Machine(spec, frame.blockPages, frame.sections, frame.blocks, frame.nodes);
     bootPools(m, frame.zoned);
-    m.zonelists = buildZonelists(m.nodes, m.pools, spec.distance);
+    m.rebuildZonelists();
     bootFrames(m, frame.zoned);
     for (const p of m.pools) p.presentEarly = p.present;
     m.blocks.early.fill(1);
-    m.updateWatermarks();
+    setupWatermarks(m, 'boot');
+    bootHugepages(m);
     return m;
   }
 
@@ -180,20 +190,9 @@ export class Machine {
     return this.#nodes;
   }
 
-  /** After managed changed: watermarks, reserves and per-CPU list sizes of all pools (spec 2.4, 2.5). */
+  /** After managed changed: watermarks, reserves, per-CPU list sizes and zonelists of all pools (spec 2.4, 2.5, 2.9). */
   updateWatermarks(): void {
-    const { watermarks } = this.spec;
-    const settings = watermarks === undefined ? { scaleFactor: 10, thp: false } : watermarks;
-    if (settings === 'none') {
-      for (const p of this.pools) p.watermarks = NO_WATERMARKS;
-      return;
-    }
-    const all = computeWatermarks(this.pools, settings);
-    this.pools.forEach((p, k) => {
-      p.watermarks = all[k] as (typeof all)[number];
-      const cpus = this.spec.nodeCpus?.get(p.node) ?? this.spec.cpus ?? 1;
-      p.alloc.setPcp(pcpSizes(p.managed, p.watermarks.low, cpus));
-    });
+    setupWatermarks(this, 'zones-changed');
   }
 
   // ------------------------------------------------------------------------------------------- request and return
@@ -490,7 +489,9 @@ export class Machine {
 
   /** @internal After pools or nodes came or went. */
   rebuildZonelists(): void {
-    this.zonelists = buildZonelists(this.#nodes, this.pools, this.spec.distance);
+    const { distance, nodeCpus } = this.spec;
+    const hasCpus = (node: NodeId): boolean => nodeCpus?.get(node) !== 0;
+    this.zonelists = buildZonelists({ nodes: this.#nodes, distance, hasCpus }, this.pools);
   }
 
   /** @internal After sections came or went: the owner table covers them all, new ones owned by nobody. */
@@ -563,6 +564,7 @@ export class Machine {
     this.pools.length = other.pools.length;
     for (const p of other.pools) (this.pools[p.id] as Pool).copyFrom(p);
     this.#nodes = other.#nodes;
+    Object.assign(this.vm, other.vm);
     this.rebuildZonelists();
     this.blocks.copyFrom(other.blocks);
     this.hotplug.copyFrom(other.hotplug);

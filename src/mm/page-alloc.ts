@@ -147,6 +147,8 @@ type PageAllocColumns = {
   readonly limits: Int32Array;
   /** Free pages by bucket. */
   readonly nr: Float64Array;
+  /** FallbackPolicy.lent: pageblock by type, -1. */
+  readonly lent: Int32Array;
 };
 
 /** Counter bucket by migrate type. */
@@ -171,23 +173,25 @@ export function createPageAlloc(area: FreeArea, config: PageAllocConfig): PageAl
     wanted,
   });
   const rings = ringed ? cpus * NR_PCP_TYPES : 0;
-  const carve = carveColumns([rings * capacity * 4, rings * 4, rings * 4, 6 * 4, 4 * 8]);
+  const carve = carveColumns([rings * capacity * 4, rings * 4, rings * 4, 6 * 4, 4 * 8, 3 * 4]);
   const columns: PageAllocColumns = {
     pages: carve.int32(rings * capacity),
     head: carve.int32(rings),
     tail: carve.int32(rings),
     limits: carve.int32(6),
     nr: carve.float64(4),
+    lent: carve.int32(3).fill(-1),
   };
   columns.limits.set([batch, high, batch, high, 0, 0]);
   const decision = noDecision();
+  const policy: FallbackPolicy = { ...config, lent: columns.lent };
   const request = { order: 0, mt: 0, noFragment: false, stealing: false }; // reused: no object is made per request
   const fallback = (order: number, mt: number, noFragment: boolean, stealing: boolean): FallbackDecision => {
     request.order = order;
     request.mt = mt;
     request.noFragment = noFragment;
     request.stealing = stealing;
-    decideFallback(area, request, config, decision);
+    decideFallback(area, request, policy, decision);
     return decision;
   };
   const hot = specialise(pageAllocCore, config.code)(area, columns, {
@@ -299,12 +303,12 @@ function pageAllocCore(
       stealing = true;
       i = areaAlloc(order, d.from); // the smallest order that has a page: the one that the steal pass found
     } else {
-      // 'split': exactly the page that was found. The rest of it stays with its pageblock's type.
+      // 'split', 'lent': exactly the page that was found. The rest of it stays with its pageblock's type.
       i = d.index;
       area.take(i, d.fallbackOrder);
       for (let o = d.fallbackOrder - 1; o >= order; o--) area.put(i + (1 << o), o);
     }
-    if (onFallback !== undefined) onFallback(order, mt, d);
+    if (onFallback !== undefined && d.action !== 'lent') onFallback(order, mt, d);
     return i;
   }
 
@@ -582,6 +586,7 @@ function finish(
       front.copyPcp(other);
       area.copyFrom(other.area);
       nr.set(other.columns.nr);
+      columns.lent.set(other.columns.lent);
       pressure.belowHigh = other.pressure.belowHigh;
       pressure.highMark = other.pressure.highMark;
     },

@@ -18,9 +18,11 @@
 import { assert } from '#base/assert';
 import type { NodeId, Pfn } from '#base/units';
 import { toPfn } from '#base/units';
+import type { FallbackDecision } from './fallback.ts';
 import type { Placement } from './free-area.ts';
 import { createFreeArea } from './free-area-create.ts';
-import { CHUNK_PAGES, MAX_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import { CHUNK_PAGES, MAX_ORDER, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import type { KernelProfile } from './kernel-profile.ts';
 import { createPageAlloc, type PageAlloc } from './page-alloc.ts';
 import { ZONE_NAMES, type ZoneIndex, type ZoneName } from './page-class.ts';
 import { NO_WATERMARKS, type Watermarks } from './watermark.ts';
@@ -32,6 +34,41 @@ export type PoolConfig = {
   readonly code: 'own' | 'shared';
   /** Movable-looking frames in the pageblock whose first PageIndex is given (the claim rule, spec 2.3). */
   readonly movableIn: (index: number) => number;
+  /** Frame number of a PageIndex: where the zone's borders lie inside a pageblock. Left out: no pageblock is cut. */
+  readonly pfnOf?: (index: number) => number;
+  /** Which Linux: the shape of fallback, and whether per-CPU lists tune themselves. Default 6.12. */
+  readonly kernel?: KernelProfile;
+  /** The front of the allocator (page-alloc.ts). Default: 'linux' for `lifo`, 'rings' for all else. */
+  readonly pcp?: 'rings' | 'linux';
+};
+
+/** What a request that prefers this pool does rather than mix a pageblock (spec 2.7). */
+export type FragmentPolicy =
+  /** Nothing. */
+  | 'mix'
+  /** Looks through the pools of the node first. */
+  | 'avoid'
+  /** Anything: vm.defrag_mode. */
+  | 'never';
+
+/** Linux's mm_page_alloc_extfrag, counted. */
+export type ExtfragCounts = {
+  /** Fallbacks that gave a page. */
+  events: number;
+  /** Of these, out of a page smaller than a pageblock. */
+  fragmenting: number;
+  /** Of these, after which the pageblock has the request's type. */
+  ownership: number;
+};
+
+/** zone_statistics(): requests, whatever their order. `hit` is local too: the CPU of a request is near its node. */
+export type NumaCounts = {
+  /** Served here, as wanted. */
+  hit: number;
+  /** Served here, though another node was preferred. */
+  miss: number;
+  /** Wanted here, served elsewhere. */
+  foreign: number;
 };
 
 /** The most pages one ring may keep; Linux limits the sum of a CPU's lists instead. */
@@ -53,11 +90,21 @@ export class Pool {
   /** Of `present`, what was there at boot: only that lets memory go to Movable (spec 1.8). */
   presentEarly = 0;
   /**
-   * What must stay free, by pass and by the request's highest zone: [top] low plus reserve, [4 + top] min plus reserve.
-   * Copied from `watermarks`, so that an allocation reads one number.
+   * What must stay free, by pass and by the request's highest zone: [top] low plus reserve, [4 + top] min plus reserve,
+   * [8 + top] high plus reserve, boost included. Copied from `watermarks`, so that an allocation reads one number.
    */
-  readonly marks = new Float64Array(8).fill(Number.NEGATIVE_INFINITY);
+  readonly marks = new Float64Array(12).fill(Number.NEGATIVE_INFINITY);
+  /** Frames in pageblocks that atomic requests have reserved (high-atomic.ts); a multiple of a pageblock. */
+  reservedHighAtomic = 0;
+  readonly extfrag: ExtfragCounts = { events: 0, fragmenting: 0, ownership: 0 };
+  readonly numa: NumaCounts = { hit: 0, miss: 0, foreign: 0 };
+  fragmentPolicy: FragmentPolicy = 'mix';
+  /** vm.watermark_boost_factor. */
+  boostFactor = 0;
+  /** After each fallback that gave a page: Linux's mm_page_alloc_extfrag. Not copied. */
+  onExtfrag: ((order: number, mt: number, decision: Readonly<FallbackDecision>) => void) | undefined;
   #watermarks: Watermarks = NO_WATERMARKS;
+  #boost = 0;
 
   constructor(
     id: number,
@@ -84,12 +131,35 @@ export class Pool {
     return this.#watermarks;
   }
 
+  /** Without boost. Setting them ends the boost. */
   set watermarks(w: Watermarks) {
     this.#watermarks = w;
+    this.boost = 0;
+  }
+
+  /** Pages by which all watermarks are raised for a while, after pageblocks were claimed in part (spec 2.6). */
+  get boost(): number {
+    return this.#boost;
+  }
+
+  set boost(pages: number) {
+    this.#boost = pages;
+    const w = this.#watermarks;
     for (let top = 0; top < 4; top++) {
-      this.marks[top] = w.low + (w.reserve[top] as number);
-      this.marks[4 + top] = w.min + (w.reserve[top] as number);
+      const more = pages + (w.reserve[top] as number);
+      this.marks[top] = w.low + more;
+      this.marks[4 + top] = w.min + more;
+      this.marks[8 + top] = w.high + more;
     }
+    this.alloc.pressure.highMark = this.marks[8 + 3] as number;
+  }
+
+  /** boost_watermark(): a fallback is about to look into a pageblock. Small zones and zones without marks are spared. */
+  boostWatermark(): void {
+    if (this.boostFactor === 0 || this.managed < 4 * PAGEBLOCK_PAGES) return;
+    const most = Math.floor((this.#watermarks.high * this.boostFactor) / 10000);
+    if (most <= 0) return;
+    this.boost = Math.min(this.#boost + PAGEBLOCK_PAGES, Math.max(most, PAGEBLOCK_PAGES));
   }
 
   get pages(): number {
@@ -103,14 +173,33 @@ export class Pool {
 
   #createAlloc(pages: number): PageAlloc {
     const { config } = this;
+    const { pfnOf, kernel } = config;
     return createPageAlloc(createFreeArea(pages, config.placement, config.code), {
       cpus: config.cpus,
       batch: 63,
       high: 4 * 63,
       capacity: RING_CAPACITY,
       movableIn: (i) => config.movableIn(this.base + i),
+      ...(pfnOf && { spans: (i) => this.#spans(pfnOf(this.base + i)) }),
+      shape: kernel?.fallback ?? 'claim-steal',
+      onBoost: () => this.boostWatermark(),
+      onFallback: (order, mt, decision) => this.#countFallback(order, mt, decision),
+      pcp: config.pcp ?? (config.placement === 'lifo' ? 'linux' : 'rings'),
+      pcpTuning: kernel?.name === '6.1' ? 'fixed' : 'auto',
       code: config.code,
     });
+  }
+
+  /** Does the whole pageblock at `pfn` lie within the zone's span? */
+  #spans(pfn: number): boolean {
+    return pfn >= this.startPfn && pfn + PAGEBLOCK_PAGES <= this.endPfn;
+  }
+
+  #countFallback(order: number, mt: number, decision: Readonly<FallbackDecision>): void {
+    this.extfrag.events++;
+    if (decision.fallbackOrder < PAGEBLOCK_ORDER) this.extfrag.fragmenting++;
+    if (decision.action === 'claim') this.extfrag.ownership++;
+    this.onExtfrag?.(order, mt, decision);
   }
 
   /**
@@ -157,6 +246,7 @@ export class Pool {
     this.base = base;
     this.alloc = this.#createAlloc(pages);
     this.alloc.adoptSettings(old);
+    Object.assign(this.alloc.pressure, old.pressure);
     if (empty) return;
     const shift = oldBase - base;
     for (let i = 0; i < old.area.pages; i += PAGEBLOCK_PAGES) {
@@ -179,5 +269,11 @@ export class Pool {
     this.managed = other.managed;
     this.presentEarly = other.presentEarly;
     this.watermarks = other.watermarks;
+    this.boost = other.boost;
+    this.reservedHighAtomic = other.reservedHighAtomic;
+    this.fragmentPolicy = other.fragmentPolicy;
+    this.boostFactor = other.boostFactor;
+    Object.assign(this.extfrag, other.extfrag);
+    Object.assign(this.numa, other.numa);
   }
 }

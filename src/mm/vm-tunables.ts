@@ -1,0 +1,170 @@
+// VM tunables: what /proc/sys/vm says about watermarks and lists, and what follows when it or the zones change.
+//
+//   written by a user ──┐
+//                       ├──> setupWatermarks ──> watermarks, reserves (every pool) ──> sizes of per-CPU lists
+//   zones changed ──────┘         │
+//                                 └──> zonelists, and which pools avoid to mix pageblocks
+//
+// A write is refused with EINVAL by the sysctl's own range, and nothing changes. Boost ends with every setup.
+//
+// Follows Linux v6.12 mm/page_alloc.c: init_per_zone_wmark_min(), setup_per_zone_wmarks(), zone_set_pageset_high_and_batch(),
+// *_sysctl_handler(), alloc_flags_nofragment() (spec 2.4 to 2.7).
+
+import { assert } from '#base/assert';
+import { err, ok, type Result } from '#base/result';
+import type { Machine } from './machine.ts';
+import type { MachineSpec } from './machine-spec.ts';
+import { ZONE_DMA32, ZONE_NORMAL } from './page-class.ts';
+import type { FragmentPolicy, Pool } from './pool.ts';
+import {
+  computeWatermarks,
+  type MinFree,
+  minFreeKbytes,
+  NO_WATERMARKS,
+  PCP_HIGH_FRACTION_MIN,
+  pcpSizes,
+  RESERVE_RATIO,
+  type WatermarkSettings,
+} from './watermark.ts';
+
+/** Mutable: a machine's own. Copied to forks. */
+export type VmTunables = {
+  /** 'none': the spec wants no watermarks, and writes change nothing that can be seen. */
+  watermarks: 'none' | 'computed';
+  /** min_free_kbytes; undefined before the first setup. */
+  minFree: MinFree | undefined;
+  watermarkScaleFactor: number;
+  watermarkBoostFactor: number;
+  percpuPagelistHighFraction: number;
+  lowmemReserveRatio: readonly number[];
+  defragMode: boolean;
+};
+
+const DEFAULTS: WatermarkSettings = { scaleFactor: 10, thp: false };
+
+const settingsOf = (spec: MachineSpec): WatermarkSettings =>
+  spec.watermarks === undefined || spec.watermarks === 'none' ? DEFAULTS : spec.watermarks;
+
+export function vmTunables(spec: MachineSpec): VmTunables {
+  const settings = settingsOf(spec);
+  const user = settings.minFreeKbytes;
+  return {
+    watermarks: spec.watermarks === 'none' ? 'none' : 'computed',
+    minFree: user === undefined ? undefined : { value: user, user },
+    watermarkScaleFactor: settings.scaleFactor,
+    watermarkBoostFactor: settings.boostFactor ?? 15000,
+    percpuPagelistHighFraction: settings.highFraction ?? 0,
+    lowmemReserveRatio: settings.reserveRatio ?? RESERVE_RATIO,
+    defragMode: settings.defragMode ?? false,
+  };
+}
+
+/** Watermarks, reserves, per-CPU list sizes and fragment policies from `m.vm` as it is. Cost O(pools^2). */
+function applyTunables(m: Machine): void {
+  const { vm } = m;
+  for (const p of m.pools) {
+    p.fragmentPolicy = fragmentPolicy(m, p);
+    p.boostFactor = vm.watermarks === 'none' ? 0 : vm.watermarkBoostFactor;
+  }
+  if (vm.watermarks === 'none') {
+    for (const p of m.pools) p.watermarks = NO_WATERMARKS;
+    return;
+  }
+  assert(vm.minFree !== undefined, 'watermarks before the first setup');
+  const settings: WatermarkSettings = {
+    ...settingsOf(m.spec),
+    scaleFactor: vm.watermarkScaleFactor,
+    reserveRatio: vm.lowmemReserveRatio,
+  };
+  const all = computeWatermarks(m.pools, settings, vm.minFree.value);
+  m.pools.forEach((p, k) => {
+    p.watermarks = all[k];
+    p.alloc.setPcp(pcpSizes(p.managed, p.watermarks.low, cpusOf(m, p), vm.percpuPagelistHighFraction));
+  });
+}
+
+/** CPUs that share a pool's low mark: those of its node, or all where it has none. */
+function cpusOf(m: Machine, pool: Pool): number {
+  const near = m.spec.nodeCpus?.get(pool.node) ?? 0;
+  return near > 0 ? near : (m.spec.cpus ?? 1);
+}
+
+/** alloc_flags_nofragment(), for requests that prefer this pool. */
+function fragmentPolicy(m: Machine, pool: Pool): FragmentPolicy {
+  if (m.vm.defragMode) return 'never';
+  if (pool.zone !== ZONE_NORMAL) return 'mix';
+  const below = m.pools.some((p) => p.node === pool.node && p.zone === ZONE_DMA32 && p.present > 0);
+  return m.nodes.length === 1 || below ? 'avoid' : 'mix';
+}
+
+/**
+ * Watermarks and zonelists of a machine whose zones changed, or that boots: then a user's min_free_kbytes stands as it
+ * is, written after the automatic one.
+ */
+export function setupWatermarks(m: Machine, reason: 'boot' | 'zones-changed'): void {
+  const { vm } = m;
+  if (reason === 'zones-changed' || vm.minFree === undefined) {
+    vm.minFree = minFreeKbytes(m.pools, settingsOf(m.spec), vm.minFree);
+  }
+  m.rebuildZonelists();
+  applyTunables(m);
+}
+
+export type Tunable =
+  | 'min_free_kbytes'
+  | 'watermark_scale_factor'
+  | 'watermark_boost_factor'
+  | 'percpu_pagelist_high_fraction'
+  | 'defrag_mode';
+
+/** What each file takes: [least, most]. */
+const RANGES: Readonly<Record<Tunable, readonly [number, number]>> = Object.freeze({
+  min_free_kbytes: [0, 2 ** 31 - 1],
+  watermark_scale_factor: [1, 3000],
+  watermark_boost_factor: [0, 2 ** 31 - 1],
+  percpu_pagelist_high_fraction: [0, 2 ** 31 - 1],
+  defrag_mode: [0, 1],
+});
+
+/** A write to /proc/sys/vm/<name>. @returns EINVAL, and nothing changed, where Linux refuses the value. */
+export function writeTunable(m: Machine, name: Tunable, value: number): Result<void, 'EINVAL'> {
+  const { vm } = m;
+  const [least, most] = RANGES[name];
+  if (!Number.isInteger(value) || value < least || value > most) return err('EINVAL');
+  switch (name) {
+    case 'min_free_kbytes':
+      vm.minFree = { value, user: value };
+      break;
+    case 'watermark_scale_factor':
+      vm.watermarkScaleFactor = value;
+      break;
+    case 'watermark_boost_factor':
+      vm.watermarkBoostFactor = value;
+      break;
+    case 'percpu_pagelist_high_fraction':
+      if (value > 0 && value < PCP_HIGH_FRACTION_MIN) return err('EINVAL');
+      vm.percpuPagelistHighFraction = value;
+      break;
+    default:
+      vm.defragMode = value === 1;
+  }
+  applyTunables(m);
+  return ok(undefined);
+}
+
+/** What the file says now. */
+export function readTunable(m: Machine, name: Tunable): number {
+  const { vm } = m;
+  switch (name) {
+    case 'min_free_kbytes':
+      return vm.minFree?.value ?? 0;
+    case 'watermark_scale_factor':
+      return vm.watermarkScaleFactor;
+    case 'watermark_boost_factor':
+      return vm.watermarkBoostFactor;
+    case 'percpu_pagelist_high_fraction':
+      return vm.percpuPagelistHighFraction;
+    default:
+      return vm.defragMode ? 1 : 0;
+  }
+}
