@@ -11,9 +11,10 @@
 // another. Follows Linux v6.12 mm/memory_hotplug.c: zone_for_pfn_range(), default_kernel_zone_for_pfn(),
 // auto_movable_zone_for_pfn(); drivers/base/memory.c: valid_zones_show().
 
-import type { BlockId } from '#base/units';
+import { type BlockId, toPfn } from '#base/units';
+import { PAGES_PER_SECTION } from './geometry.ts';
 import type { Machine } from './machine.ts';
-import { BLOCK_OFFLINE } from './memory-block.ts';
+import { BLOCK_ONLINE } from './memory-block.ts';
 import type { MemoryGroup } from './memory-group.ts';
 import { ZONE_DMA32, ZONE_MOVABLE, ZONE_NAMES, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
 import type { Pool } from './pool.ts';
@@ -34,7 +35,7 @@ export function kernelZone(m: Machine, node: number, start: number, end: number)
   return low?.zone ?? ZONE_NORMAL;
 }
 
-/** Zone of a block that is to come online. Cost O(pools), with auto-movable O(pools + groups + blocks of the unit). */
+/** Zone of a block that is to come online. Cost O(pools), with auto-movable O(pools + groups + sections of the unit). */
 export function zoneForBlock(m: Machine, row: number, how: OnlineType): ZoneIndex {
   const start = (m.blocks.id[row] as number) * m.blockPages;
   const end = start + m.blockPages;
@@ -43,7 +44,7 @@ export function zoneForBlock(m: Machine, row: number, how: OnlineType): ZoneInde
   if (how === 'kernel') return kernel;
   if (how === 'movable') return ZONE_MOVABLE;
   const { settings } = m.hotplug;
-  if (settings.onlinePolicy === 'auto-movable') return autoMovable(m, row) ? ZONE_MOVABLE : kernel;
+  if (settings.onlinePolicy === 'auto-movable') return autoMovable(m, row);
   const inKernel = meets(poolIn(m, node, kernel), start, end);
   const inMovable = meets(poolIn(m, node, ZONE_MOVABLE), start, end);
   if (inKernel !== inMovable) return inKernel ? kernel : ZONE_MOVABLE;
@@ -52,41 +53,39 @@ export function zoneForBlock(m: Machine, row: number, how: OnlineType): ZoneInde
 
 // ------------------------------------------------------------------------------------------------- auto-movable (1.8)
 
-/** May the block go to Movable, seen with its group? */
-function autoMovable(m: Machine, row: number): boolean {
-  const group = m.hotplug.groups.get(m.blocks.group[row] as number);
+/**
+ * The zone of a block, seen with its group: Movable as long as all that is still to come of the device fits there too.
+ * Where it does not, Linux asks for the kernel zone of the range that it looked at last, which need not be the block's:
+ * what is still to come of a static group, or the unit's end (or where kernel memory was found in it) for a dynamic one.
+ */
+function autoMovable(m: Machine, row: number): ZoneIndex {
   const node = m.blocks.node[row] as number;
-  const kernelInUnit = (pages: number): { kernel: boolean; movable: number } => {
-    const first = m.blocks.id[row] as number;
-    const unit = pages / m.blockPages;
-    const from = first - (first % unit);
-    let kernel = false;
-    let movable = 0;
-    for (let id = from; id < from + unit; id++) {
-      const r = m.blocks.rowOf(id as BlockId);
-      const pool = r < 0 ? undefined : m.pools[m.blocks.pool[r] as number];
-      if (pool === undefined || m.blocks.state[r] === BLOCK_OFFLINE) continue;
-      if (pool.zone === ZONE_MOVABLE) movable += m.blockPages;
-      else kernel = true;
-    }
-    return { kernel, movable };
-  };
-  let pages = m.blockPages;
-  if (group?.kind === 'static') {
-    if (group.presentKernel > 0) return false;
-    pages = group.pages - group.presentMovable;
-  } else if (group?.kind === 'dynamic') {
-    const unit = Math.max(group.pages, m.blockPages);
-    const seen = kernelInUnit(unit);
-    if (seen.kernel) return false;
-    pages = unit - seen.movable;
-  }
+  const group = m.hotplug.groups.get(m.blocks.group[row] as number);
   const { ratio, numaAware } = m.hotplug.settings.autoMovable;
-  if (!fits(m, undefined, group, pages, ratio)) return false;
-  return !numaAware || fits(m, node, group, pages, ratio);
+  let pfn = (m.blocks.id[row] as number) * m.blockPages;
+  let pages = m.blockPages;
+  const kernel = (): ZoneIndex => kernelZone(m, node, pfn, pfn + pages);
+  if (ratio === 0) return kernel();
+  if (group?.kind === 'static') {
+    if (group.presentKernel > 0) return kernel();
+    pages = group.pages - group.presentMovable;
+  } else if (group?.kind === 'dynamic' && group.pages !== pages) {
+    pfn -= pfn % group.pages;
+    let online = 0;
+    for (const end = pfn + group.pages; pfn < end; pfn += PAGES_PER_SECTION) {
+      const index = m.sections.indexOf(toPfn(pfn));
+      const pool = index < 0 ? undefined : m.poolAt(index);
+      if (pool === undefined) continue;
+      if (pool.zone !== ZONE_MOVABLE) return kernel();
+      online += PAGES_PER_SECTION;
+    }
+    pages = group.pages - online;
+  }
+  if (!fits(m, undefined, group, pages, ratio)) return kernel();
+  return numaAware && !fits(m, node, group, pages, ratio) ? kernel() : ZONE_MOVABLE;
 }
 
-/** The inequality of spec 1.8 over all nodes, or over one. */
+/** The inequality of spec 1.8 over all nodes, or over one. @param ratio  not 0 */
 function fits(
   m: Machine,
   node: number | undefined,
@@ -104,10 +103,10 @@ function fits(
   let need = 0;
   m.hotplug.groups.forEach((g) => {
     if (g.kind !== 'dynamic' || g === mine || (node !== undefined && g.node !== node)) return;
-    if (ratio > 0) need += Math.max(0, Math.floor((g.presentMovable * 100) / ratio) - g.presentKernel);
+    need += Math.max(0, Math.floor((g.presentMovable * 100) / ratio) - g.presentKernel);
     movable -= g.presentMovable;
   });
-  if (kernel <= need || ratio === 0) return false;
+  if (kernel <= need) return false;
   kernel -= need;
   if (mine?.kind === 'dynamic') kernel += mine.presentKernel;
   return movable + pages <= Math.floor((ratio * kernel) / 100);
@@ -122,7 +121,8 @@ function fits(
 export function validZones(m: Machine, id: BlockId): string[] {
   const row = m.blocks.rowOf(id);
   if (row < 0) return [];
-  if (m.blocks.state[row] !== BLOCK_OFFLINE) {
+  // Linux looks for MEM_ONLINE: a block that is going offline is shown as if it were there already.
+  if (m.blocks.state[row] === BLOCK_ONLINE) {
     const pool = m.pools[m.blocks.pool[row] as number];
     return pool === undefined ? [] : [pool.name];
   }
