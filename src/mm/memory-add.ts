@@ -1,8 +1,9 @@
 // Adding memory: the physical half of hotplug. A range becomes known; its blocks appear, offline.
 //
 //   step       what                                                          refusal                          undo
-//   check      name, free addresses, whole blocks, node, reach, not there    EINVAL EEXIST E2BIG              -
+//   check      name, reach                                                   EINVAL E2BIG                     -
 //   reserve    the addresses, /proc/iomem                                    EEXIST                           released
+//   check      whole blocks, group, node, not there                          EINVAL EEXIST                    -
 //   memmap     plan (spec 4.3); `kernel` takes frames of existing memory     ENOMEM                           given back
 //   ═══ point of no return ═══
 //   appear     node, sections, blocks with group and memmap; frames that are not backed are marked
@@ -16,12 +17,14 @@
 
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
-import { type BlockId, type NodeId, type Pfn, toBlockId, toPfn } from '#base/units';
+import { type BlockId, type HolderId, type NodeId, type Pfn, toBlockId, toHolderId, toPfn } from '#base/units';
+import type { LogLine } from './events.ts';
 import { MAX_PFN, PAGE_SIZE, PAGES_PER_SECTION } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import { type MemmapFallback, type MemmapPolicy, planMemmap, presentSections, takeKernelMemmap } from './memmap.ts';
 import type { GroupId } from './memory-group.ts';
-import { type Refusal, refusal } from './refusal.ts';
+import type { PageClass } from './page-class.ts';
+import { type Refusal, type RefusalReason, refusal } from './refusal.ts';
 import type { Resource } from './resource.ts';
 import type { OnlineType } from './zone-choice.ts';
 
@@ -60,8 +63,8 @@ export type AddReport = {
 
 const DRIVER_NAME = /^System RAM \(.+\)$/;
 const hex = (n: number): string => `0x${n.toString(16)}`;
-const memRange = (start: number, end: number): string =>
-  `[mem 0x${(start * PAGE_SIZE).toString(16).padStart(8, '0')}-0x${(end * PAGE_SIZE - 1).toString(16).padStart(8, '0')}]`;
+/** Physical addresses have 52 bits; a double holds them. */
+const address = (pfn: number): number => pfn * PAGE_SIZE;
 
 /** See Machine.addMemory. */
 export function addMemory(
@@ -76,10 +79,11 @@ export function addMemory(
     return err(refusal('bad-request', `"${name}" is not of the form "System RAM (driver)"`));
   }
   if (range.start >= range.end) return err(unaligned(m, range));
-  const reserved = m.hotplug.resources.request(range.start * PAGE_SIZE, range.end * PAGE_SIZE - 1, name);
-  if (!reserved.ok) return err(taken(range, reserved.error));
+  if (range.start < 0 || range.end > MAX_PFN) return err(outOfReach(m, range));
+  const reserved = m.hotplug.resources.request(address(range.start), address(range.end) - 1, name);
+  if (!reserved.ok) return err(taken(m, range, reserved.error));
   const added = addReserved(m, range, node, options, reserved.value);
-  if (!added.ok) m.hotplug.resources.release(range.start * PAGE_SIZE, range.end * PAGE_SIZE - 1);
+  if (!added.ok) m.hotplug.resources.release(address(range.start), address(range.end) - 1);
   return added;
 }
 
@@ -93,15 +97,11 @@ function addReserved(
   const { start, end } = range;
   const { blockPages } = m;
   if (start % blockPages !== 0 || end % blockPages !== 0) return err(unaligned(m, range));
-  if (!m.isPossible(node)) return err(refusal('bad-request', `node ${node} is not possible on this machine`));
   const group = options.group === undefined ? undefined : m.hotplug.groups.get(options.group);
   if (options.group !== undefined && group?.node !== node) {
     return err(refusal('bad-request', `there is no memory group ${options.group} on node ${node}`));
   }
-  if (end > MAX_PFN) {
-    const message = `Hotplug memory ${memRange(start, end)} exceeds maximum addressable range ${memRange(0, MAX_PFN)}`;
-    return err(refusal('out-of-range', message));
-  }
+  if (!m.isPossible(node)) return err(logged(m, 'bad-request', `node ${node} was absent from the node_possible_map`));
   for (let n = Math.floor(start / PAGES_PER_SECTION); n < end / PAGES_PER_SECTION; n++) {
     if (m.sections.slotOf(n) >= 0) return err(refusal('exists', `section ${n} is present already`));
   }
@@ -137,6 +137,7 @@ function addReserved(
     m.blocks.vmemmapPages[row + k] = plan.headPages[k] ?? 0;
     if (options.group !== undefined) m.blocks.group[row + k] = options.group;
   }
+  if (group !== undefined) group.blocks += count;
   m.growTables();
   placeHeads(m, first, plan.headPages);
   placeUnbacked(m, range, options.usable);
@@ -171,17 +172,29 @@ function autoOnline(m: Machine, blocks: readonly BlockId[]): BlockId[] {
   return how === undefined ? [] : blocks.filter((b) => m.online(b, how).ok);
 }
 
-function unaligned(m: Machine, { start, end }: MemoryRange): Refusal {
-  const size = hex(m.blockPages * PAGE_SIZE);
-  const bytes = (end - start) * PAGE_SIZE;
-  const message = `Block size [${size}] unaligned hotplug range: start ${hex(start * PAGE_SIZE)}, size ${hex(bytes)}`;
-  m.onLog?.({ level: 'warn', text: message });
-  return refusal('unaligned', message);
+/** A refusal whose message is the line that the kernel logs. */
+function logged(m: Machine, reason: RefusalReason, text: string, level: LogLine['level'] = 'warn'): Refusal {
+  m.onLog?.({ level, text });
+  return refusal(reason, text);
 }
 
-function taken({ start, end }: MemoryRange, by: Resource): Refusal {
-  const message = `System RAM resource ${memRange(start, end)} cannot be added: ${by.name} has ${hex(by.start)}-${hex(by.end)}`;
-  return refusal('exists', message);
+function unaligned(m: Machine, { start, end }: MemoryRange): Refusal {
+  const size = hex(address(m.blockPages));
+  const range = `start ${hex(address(start))}, size ${hex(address(end - start))}`;
+  return logged(m, 'unaligned', `Block size [${size}] unaligned hotplug range: ${range}`);
+}
+
+function outOfReach(m: Machine, { start, end }: MemoryRange): Refusal {
+  const range = `[${hex(address(start))}-${hex(address(end))}]`; // the kernel prints the end excluded here
+  const reach = `[0x0-${hex(address(MAX_PFN) - 1)}]`;
+  return logged(m, 'out-of-range', `Hotplug memory ${range} exceeds maximum addressable range ${reach}`);
+}
+
+function taken(m: Machine, { start, end }: MemoryRange, by: Resource): Refusal {
+  const digits = (pfn: number): string => address(pfn).toString(16).padStart(16, '0');
+  const text = `Unable to reserve System RAM region: ${digits(start)}->${digits(end)}`;
+  m.onLog?.({ level: 'debug', text });
+  return refusal('exists', `${text}: ${by.name} has ${hex(by.start)}-${hex(by.end)}`);
 }
 
 /** Spec 4.4: the memmap is written before anything comes online, so that its frames must be backed. */
@@ -198,10 +211,16 @@ function headsAreUsable(
   });
 }
 
+/** One holder for all adds: memory that comes and goes for ever must not leave holders behind. */
+function holderNamed(m: Machine, cls: PageClass, name: string): HolderId {
+  const there = m.holders.specs.findIndex((s) => s.class === cls && s.name === name);
+  return there >= 0 ? toHolderId(there) : m.addHolder({ class: cls, name }); // ids are rows of specs
+}
+
 /** The frames that hold the memmap have an owner, too: the account of every frame. */
 function placeHeads(m: Machine, first: BlockId, heads: Int32Array): void {
   if (!heads.some((n) => n > 0)) return;
-  const holder = m.addHolder({ class: 'memmap', name: `memmap of memory${first}` });
+  const holder = holderNamed(m, 'memmap', 'memmap on memory');
   heads.forEach((pages, k) => {
     const start = (first + k) * m.blockPages;
     if (pages > 0) m.place(holder, toPfn(start), toPfn(start + pages));
@@ -210,7 +229,7 @@ function placeHeads(m: Machine, first: BlockId, heads: Int32Array): void {
 
 function placeUnbacked(m: Machine, range: MemoryRange, usable: readonly MemoryRange[] | undefined): void {
   if (usable === undefined) return;
-  const holder = m.addHolder({ class: 'unplugged', name: 'not backed' });
+  const holder = holderNamed(m, 'unplugged', 'not backed');
   let at: number = range.start;
   for (const u of [...usable].sort((a, b) => a.start - b.start)) {
     if (u.start > at) m.place(holder, toPfn(at), u.start);

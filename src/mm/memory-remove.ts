@@ -71,6 +71,8 @@ export function removeMemory(m: Machine, range: MemoryRange): Result<RemoveRepor
   const perBlock = blockPages / PAGES_PER_SECTION;
   for (let k = 0; k < count; k++) {
     nodes.add(blocks.node[row + k] as NodeId);
+    const group = m.hotplug.groups.get(blocks.group[row + k] as number);
+    if (group !== undefined) group.blocks--;
     const index = m.sections.indexOf(toPfn(start + k * blockPages));
     for (const a of [...allocationsIn(m, index, index + blockPages)]) m.forget(a.head);
     for (let n = 0; n < perBlock; n++) m.sections.remove((first + k) * perBlock + n);
