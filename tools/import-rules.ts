@@ -23,6 +23,7 @@ export type Layer = {
 export const LAYERS: readonly Layer[] = [
   { name: 'base', may: [], pure: true, packages: [] },
   { name: 'mm', may: [], pure: true, packages: [] },
+  { name: 'demo', may: ['mm'], pure: true, packages: [] },
   { name: 'kernfs', may: [], pure: true, packages: [] },
   { name: 'capture', may: ['kernfs'], pure: true, packages: [] },
   { name: 'twin', may: ['mm', 'kernfs', 'capture'], pure: true, packages: [] },
@@ -31,7 +32,7 @@ export const LAYERS: readonly Layer[] = [
   { name: 'hosts/fuse', may: ['kernfs'], pure: false, packages: [] },
   {
     name: 'cli',
-    may: ['mm', 'kernfs', 'capture', 'twin', 'query', 'hosts/linux', 'hosts/fuse'],
+    may: ['mm', 'demo', 'kernfs', 'capture', 'twin', 'query', 'hosts/linux', 'hosts/fuse'],
     pure: false,
     packages: ['commander'],
   },

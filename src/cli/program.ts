@@ -10,6 +10,7 @@ import { Command, CommanderError } from 'commander';
 import { addCapture } from './capture-command.ts';
 import { addCheck } from './check-command.ts';
 import { addCompletion } from './completion-command.ts';
+import { addDemo } from './demo-command.ts';
 import { EXIT } from './exit-code.ts';
 import { addExplain } from './explain-command.ts';
 import type { Io } from './io.ts';
@@ -49,7 +50,8 @@ Examples:
   const exit = (n: number): void => {
     code = n;
   };
-  for (const add of [addCheck, addExplain, addMap, addLs, addCapture, addVerify, addCompletion]) add(program, io, exit);
+  for (const add of [addCheck, addExplain, addMap, addLs, addCapture, addVerify, addDemo, addCompletion])
+    add(program, io, exit);
   for (const c of program.commands) c.exitOverride().copyInheritedSettings(program);
   try {
     if (argv.length === 0) {

@@ -337,11 +337,20 @@ describe('frames of existing memory', () => {
     const m = twoNodes(2, { watermarks: 'none' });
     const half = GIB / 2;
     const at = (pfn: number): MemmapInput => ({ ...dimm(1), startPfn: toPfn(pfn), pages: half });
+    expect(presentSections(m)).toEqual(Array.from({ length: 32 }, (_, k) => k));
     expect(planMemmap(at(4 * GIB)).kernelPageTables).toBe(4); // as if there were no memory at all
     expect(must(takeKernelMemmap(m, toNodeId(1), planMemmap(at(4 * GIB)))).tables.length).toBe(1); // that of the GiB
     must(m.addMemory({ start: toPfn(4 * GIB), end: toPfn(4.5 * GIB) }, toNodeId(1)));
+    expect(presentSections(m)).toEqual(Array.from({ length: 36 }, (_, k) => k));
     expect(must(takeKernelMemmap(m, toNodeId(1), planMemmap(at(4.5 * GIB)))).tables.length).toBe(0);
-    expect(m.check()).toEqual([]);
+    // Memory that begins high up: the lowest areas have none.
+    const high = Machine.boot({
+      ram: [{ start: toPfn(1024 * GIB), end: toPfn(1025 * GIB), node: toNodeId(0) }],
+      watermarks: 'none',
+    });
+    expect(presentSections(high)).toEqual(Array.from({ length: 8 }, (_, k) => 8192 + k));
+    expect(must(takeKernelMemmap(high, toNodeId(0), planMemmap(at(0)))).tables.length).toBe(3); // one PUD of vmemmap for both
+    expect([...m.check(), ...high.check()]).toEqual([]);
   });
 
   it('MM11 a part of a range takes its own leaves along; a table stays while the rest needs it', () => {

@@ -36,6 +36,7 @@ import type { KernelProfile } from './kernel-profile.ts';
 import type { Machine } from './machine.ts';
 import type { PageClass } from './page-class.ts';
 import { type Refusal, refusal } from './refusal.ts';
+import { FREE_SLOT } from './section.ts';
 
 export const MEMMAP_POLICIES = ['kernel', 'self-block', 'self-range'] as const;
 export type MemmapPolicy = (typeof MEMMAP_POLICIES)[number];
@@ -131,7 +132,10 @@ export function planMemmap(input: MemmapInput): MemmapPlan {
 }
 
 /** Sections that are present now, for planMemmap. */
-export const presentSections = (m: Machine): number[] => Array.from(m.sections.number).filter((n) => n >= 0);
+export const presentSections = (m: Machine): number[] => {
+  const { number, length } = m.sections;
+  return Array.from(number.subarray(0, length)).filter((n) => n !== FREE_SLOT);
+};
 
 /** Aligned GiB of a range that no head reaches into: the 1 GiB pages that it can ever give. Cost O(blocks). */
 export function gigabytesLeft(
@@ -307,7 +311,7 @@ function holderNamed(m: Machine, cls: PageClass, name: string): HolderId {
 function isPresent(m: Machine, { startPfn, endPfn }: TableArea): boolean {
   const first = Math.floor(startPfn / PAGES_PER_SECTION);
   const end = Math.ceil(endPfn / PAGES_PER_SECTION);
-  if (end - first > m.sections.length) return m.sections.number.some((n) => n >= first && n < end);
+  if (end - first > m.sections.length) return presentSections(m).some((n) => n >= first && n < end);
   for (let n = first; n < end; n++) if (m.sections.slotOf(n) >= 0) return true;
   return false;
 }

@@ -1,0 +1,5 @@
+// Demos: famous examples of the field, run on a real machine of the engine. Each returns a typed report; the command
+// line prints it.
+
+export { GIGANTIC_DIMM_BYTES, type GiganticRow, gigantic } from './gigantic.ts';
+export { RFC_STAGES, type RfcReport, type RfcStage, rfc2018 } from './rfc2018.ts';
