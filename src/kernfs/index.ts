@@ -38,6 +38,8 @@ export { NODE_DIR, printDistances, printListFile, readNodes } from './nodes.ts';
 export type { PagetypeBlocks, PagetypeFree, Pagetypeinfo } from './pagetypeinfo.ts';
 export { parsePagetypeinfo, printPagetypeinfo } from './pagetypeinfo.ts';
 export type { KernfsProblem, KernTree } from './source.ts';
+export type { Srat, SratCpu, SratEntry, SratMemory, SratOther } from './srat.ts';
+export { parseSrat, printSrat } from './srat.ts';
 export { formatProblem } from './text.ts';
 export type { KernelVersion } from './version.ts';
 export { isAtLeast, parseVersion, printVersion } from './version.ts';
