@@ -199,7 +199,7 @@ describe('allocContigRange', () => {
 
 describe('allocContigPages', () => {
   it('CA8 zones in zonelist order, aligned candidates, the first that can be emptied', () => {
-    const { m, at } = worldFrom('n0 DMA32 ........\n n0 Normal U.......|MM......|H:'.replace('|H:', '|HHHHHHHH'));
+    const { m, at } = worldFrom('n0 DMA32 ........\n n0 Normal U.......|MM......|HHHHHHHH');
     const kernel = m.addHolder({ class: 'driver', name: 'camera' });
     const options = { holder: kernel, node: toNodeId(0) };
     expect(allocContigPages(m, 512, options)).toMatchObject({

@@ -218,7 +218,7 @@ function forEachPiece(m: Machine, h: Hstate, head: number, each: (index: number,
 }
 
 /** The page's frames change hands, in place, contents and all. @returns the new first slot. */
-function handOver(m: Machine, h: Hstate, slot: number, to: HolderId): number {
+export function handOver(m: Machine, h: Hstate, slot: number, to: HolderId): number {
   const head = headOf(m, slot);
   forEachPiece(m, h, head, (index, order) => {
     m.holders.detach(m.sections.ownerAt(index), 2 ** order);

@@ -7,6 +7,7 @@
 //   isolate    one pageblock a step; looked at again first               EBUSY  unmovable       its own type again
 //   notify     listeners in order                                        their errno            cancel, to all
 //   migrate    one batch of allocations a step, in bounded rounds        EINTR  stuck,no-target -
+//   dissolve   free huge pages of the pools leave them                   EBUSY  dissolve         -
 //   commit     all free?  ═══ point of no return ═══  counters, span, watermarks
 //
 // Linux retries the migrate step for ever, until a signal (spec 3.1 step 5); the engine stops after `rounds` rounds
@@ -24,10 +25,12 @@ import { assert, unreachable } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, toPfn } from '#base/units';
 import { MIGRATE_MOVABLE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import { dissolveFreeHugePages, isFreeHugePage, migrateWithPools } from './hugetlb.ts';
 import type { Machine } from './machine.ts';
+import { copyMachineStates } from './machine-state.ts';
 import { BLOCK_GOING_OFFLINE, BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
 import { countGroup, headManaged } from './memory-online.ts';
-import { migrateAllocation, offlineTargets } from './migrate.ts';
+import { offlineTargets } from './migrate.ts';
 import { CLASS_TRAITS } from './page-class.ts';
 import { allocationsIn, BlockerList, blockerOf, isolatePageblock, unisolatePageblock } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
@@ -76,6 +79,7 @@ export type OfflineStage =
   | 'isolate'
   | 'notify'
   | 'migrate'
+  | 'dissolve'
   | 'commit'
   | 'done'
   | 'refused';
@@ -153,6 +157,9 @@ export class OfflineWork {
         break;
       case 'migrate':
         this.#migrate();
+        break;
+      case 'dissolve':
+        this.#dissolve();
         break;
       case 'commit':
         this.#commit();
@@ -235,7 +242,11 @@ export class OfflineWork {
     const pool = this.#pool;
     if (this.#onRefusal === 'restore') {
       const before = m.fork();
-      this.#ladder.push(() => m.rollBack(before));
+      copyMachineStates(m, before);
+      this.#ladder.push(() => {
+        m.rollBack(before);
+        copyMachineStates(before, m);
+      });
     }
     pool.alloc.disable();
     this.#ladder.push(() => pool.alloc.enable());
@@ -289,8 +300,9 @@ export class OfflineWork {
       const pages = 1 << a.order;
       this.#cursor = a.head + pages;
       if (CLASS_TRAITS[a.cls].mobility === 'stays') continue; // spec 3.2 rule 6
+      if (isFreeHugePage(m, a.head)) continue; // not moved but dissolved, when all else is gone
       const before = m.vmstat.pgmigrate_success;
-      const outcome = migrateAllocation(m, a.head, targets);
+      const outcome = migrateWithPools(m, a.head, targets);
       // A split huge page may have moved in part: count what moved, name the frames that are still there.
       this.migratedPages += m.vmstat.pgmigrate_success - before;
       this.#movedThisRound += m.vmstat.pgmigrate_success - before;
@@ -303,7 +315,7 @@ export class OfflineWork {
       if (++done === this.#batch) return; // other work may run now
     }
     if (this.#left.items.length === 0) {
-      this.stage = 'commit';
+      this.stage = 'dissolve';
       return;
     }
     this.#idleRounds = this.#movedThisRound === 0 ? this.#idleRounds + 1 : 0;
@@ -312,6 +324,15 @@ export class OfflineWork {
     if (left.length > 0) return this.#refuse(this.#stuck(left));
     if (this.#idleRounds < 2 * this.#rounds) return this.#startRound(); // others made way: that is progress, too
     this.#refuse(this.#restless());
+  }
+
+  /** What was dissolved before a refusal has left its pool for good, as in Linux; only 'restore' takes it back. */
+  #dissolve(): void {
+    const m = this.#m;
+    const start = m.sections.pfnOf(this.#start);
+    const r = dissolveFreeHugePages(m, start, toPfn(start + this.#end - this.#start));
+    if (!r.ok) return this.#refuse({ ...r.error, message: `block ${this.block}: ${r.error.message}` });
+    this.stage = 'commit';
   }
 
   /** The round's evidence as it is now: others may have freed or unpinned what was in the way when it was looked at. */
