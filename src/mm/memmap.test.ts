@@ -416,12 +416,33 @@ describe('accounting', () => {
     return out;
   };
 
+  it('MM4 a machine adds 1 GiB block by block and takes nothing of its memory: the table lies in the first head', () => {
+    const m = twoNodes(2);
+    const free = total(freeOf(m));
+    const gib = { start: toPfn(4 * GIB), end: toPfn(5 * GIB) };
+    const kernel = must(m.fork().addMemory(gib, toNodeId(1), { memmap: 'self-block' }));
+    expect(kernel.kernelPages).toBe(1);
+    const { blocks, kernelPages } = must(m.addMemory(gib, toNodeId(1), { memmap: 'self-block', pageTables: 'self' }));
+    expect([kernelPages, total(freeOf(m))]).toEqual([0, free]);
+    for (const b of blocks) must(m.online(b, 'movable'));
+    expect(total(freeOf(m)) - free).toBe(8 * 32256 - 512);
+    expect(m.check()).toEqual([]);
+    for (const b of blocks) must(m.offline(b));
+    must(m.removeMemory(gib));
+    expect(total(freeOf(m))).toBe(free);
+    expect(m.check()).toEqual([]);
+  });
+
   it('MM12 kernel: all of the range is present and managed', () => {
     expect(grown('kernel')).toMatchObject({ present: 131072, managed: 131072, free: 131072, unmovable: 0 });
   });
 
   it('MM12 self-block: present, not managed: 32256 a block, as Linux does today', () => {
     expect(grown('self-block')).toMatchObject({ present: 131072, managed: 4 * 32256, free: 4 * 32256 });
+  });
+
+  it('MM12 self-range: counted in the total and shown as allocated, as the review of 2018 asks', () => {
+    expect(grown('self-range')).toMatchObject({ present: 131072, managed: 131072, free: 4 * 32256 });
   });
 });
 

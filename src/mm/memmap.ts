@@ -21,8 +21,8 @@
 // serve nobody but the range lie behind its memmap; the head is then rounded up to a pageblock, so that what follows can
 // be given out by mobility.
 //
-// Invariants: MM1 a plan changes nothing; MM2 a condition that fails means `kernel`, silently, with `why`; MM3 the heads
-// hold the whole memmap or none of it; MM4 takeKernelMemmap takes all it plans or nothing.
+// Invariants: MM1 a plan changes nothing, and its heads hold the whole memmap or none of it; MM2 a condition that fails
+// means `kernel`, silently, with `why`; MM8 takeKernelMemmap takes all that is planned or nothing.
 //
 // Follows Linux v6.12 mm/memory_hotplug.c: mhp_supports_memmap_on_memory(), create_altmaps_and_memory_blocks(); mm/
 // sparse-vmemmap.c: vmemmap_populate_hugepages(); arch/x86/mm/init_64.c (spec 4.1-4.4). Left out: five-level page tables
@@ -90,7 +90,7 @@ export type TableArea = { readonly startPfn: number; readonly endPfn: number };
 
 export type MemmapPlan = {
   readonly policy: MemmapPolicy;
-  /** Set when another policy was asked for than the plan has. */
+  /** Why it is `kernel` when another was asked for. */
   readonly why: MemmapFallback | undefined;
   /** By block of the range: frames at its head that hold memmap (and tables). All 0 for `kernel`. */
   readonly headPages: Int32Array;
