@@ -1,0 +1,72 @@
+// /proc/sys/vm: the settings of memory management that have an effect in the engine, or that readers look for.
+//
+//   file                                   mode   a write
+//   min_free_kbytes                        0644   vm-tunables.ts: watermarks at once; EINVAL out of range
+//   watermark_scale_factor                 0644   1..3000
+//   watermark_boost_factor                 0644
+//   percpu_pagelist_high_fraction          0644   0, or 8 and more
+//   defrag_mode                            0644   0, 1; kernels that have it (6.18)
+//   hotadd_memory_treat_as_movable         0644   0, 1: ours, after Ishimatsu's talk 2013: memory that is added comes
+//                                                 online in Movable; the same as auto_online_blocks=online_movable
+//   lowmem_reserve_ratio                   0444   the engine sets it at boot only
+//   extfrag_threshold, compaction_proactiveness   0444   Linux's defaults: nothing in the engine obeys them
+//
+// Linux has all but the last two as 0644: here a file is writable only if the write does something, so that a script is
+// refused (EACCES) rather than believed. Numbers are read as proc_dointvec() does: decimal, blanks around it; else EINVAL.
+// Follows Linux v6.12 kernel/sysctl.c, mm/page_alloc.c (spec 2.4 to 2.7).
+
+import type { Machine } from '#mm/machine';
+import { readTunable, type Tunable, writeTunable } from '#mm/vm-tunables';
+import type { TreeContext } from './tree-context.ts';
+import { type DirNode, type FileNode, fixedDir } from './tree-node.ts';
+
+const sysctl = (read: () => string, store?: FileNode['store']): FileNode => ({
+  kind: 'file',
+  mode: store === undefined ? 0o444 : 0o644,
+  size: 0,
+  read,
+  ...(store === undefined ? {} : { store }),
+});
+
+export function sysctlVmDir({ machine: m, profile }: TreeContext): DirNode {
+  return fixedDir({
+    compaction_proactiveness: sysctl(() => '20\n'),
+    defrag_mode: profile.freePageblocks ? tunable(m, 'defrag_mode') : undefined,
+    extfrag_threshold: sysctl(() => '500\n'),
+    hotadd_memory_treat_as_movable: treatAsMovable(m),
+    lowmem_reserve_ratio: sysctl(() => `${[...m.vm.lowmemReserveRatio, 0].join('\t')}\n`),
+    min_free_kbytes: tunable(m, 'min_free_kbytes'),
+    percpu_pagelist_high_fraction: tunable(m, 'percpu_pagelist_high_fraction'),
+    watermark_boost_factor: tunable(m, 'watermark_boost_factor'),
+    watermark_scale_factor: tunable(m, 'watermark_scale_factor'),
+  });
+}
+
+const tunable = (m: Machine, name: Tunable): FileNode =>
+  sysctl(
+    () => `${readTunable(m, name)}\n`,
+    (text) => {
+      const value = readInt(text);
+      return value !== undefined && writeTunable(m, name, value).ok ? 'ok' : 'EINVAL';
+    },
+  );
+
+/** 1 where added memory comes online in Movable; 0 written puts the kernel's default back. */
+const treatAsMovable = (m: Machine): FileNode =>
+  sysctl(
+    () => (m.hotplug.settings.autoOnline === 'online_movable' ? '1\n' : '0\n'),
+    (text) => {
+      const value = readInt(text);
+      if (value !== 0 && value !== 1) return 'EINVAL';
+      if (value === 1) m.hotplug.settings.autoOnline = 'online_movable';
+      else if (m.hotplug.settings.autoOnline === 'online_movable')
+        m.hotplug.settings.autoOnline = m.profile.defaultOnline;
+      return 'ok';
+    },
+  );
+
+/** The first number of a write, as proc_get_long() reads it. */
+export function readInt(text: string): number | undefined {
+  const said = /^[ \t\n]*(-?\d+)(?=[ \t\n]|$)/.exec(text)?.[1];
+  return said === undefined ? undefined : Number(said);
+}

@@ -1,0 +1,16 @@
+// Tree context: what every file of the tree is computed from.
+//
+//   machine   the truth
+//   profile   which Linux prints it: layouts differ between versions
+//   base      files that were recorded of the machine, when it is a twin: what the engine does not model (counters of
+//             reclaim, CPU numbers, names that its configuration leaves out) is as it was there
+
+import type { KernTree } from '#kernfs/source';
+import type { KernelProfile } from '#mm/kernel-profile';
+import type { Machine } from '#mm/machine';
+
+export type TreeContext = {
+  readonly machine: Machine;
+  readonly profile: KernelProfile;
+  readonly base: KernTree | undefined;
+};
