@@ -1,4 +1,4 @@
-// Contiguous allocation against a naive model: an array of letters, one a frame, and no buddies at all. Rule CA2, CA3.
+// Contiguous allocation against a naive model: an array of letters, one a frame, and no buddies at all. Rule AC2, AC3.
 //
 // The model knows, for each frame, whose it is. A request succeeds exactly if nothing in its range refuses and what is in
 // it fits into the free frames outside of the covering pageblocks (order 0 only, so that room is a count). Compared after
@@ -18,7 +18,7 @@ const SPACE = 8 * PAGEBLOCK_PAGES; // where requests fall; the rest is filled up
 describe('contiguous allocation, random', () => {
   const total = { ok: 0, unmovable: 0, 'no-memory': 0 };
   for (const seed of [1, 2, 3, 4, 5, 6]) {
-    it(`CA2 CA3 succeeds where a list of frames says it can, seed=${seed}`, () => {
+    it(`AC2 AC3 succeeds where a list of frames says it can, seed=${seed}`, () => {
       const rng = new Prng(seed);
       const m = Machine.boot(
         simpleSpec(FRAMES * 4096, {
@@ -91,7 +91,7 @@ describe('contiguous allocation, random', () => {
     });
   }
 
-  it('CA2 CA3 each outcome was met', () => {
+  it('AC2 AC3 each outcome was met', () => {
     for (const [outcome, times] of Object.entries(total)) expect(times, outcome).toBeGreaterThan(10);
   });
 });

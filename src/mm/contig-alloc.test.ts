@@ -1,4 +1,4 @@
-// Contiguous allocation. Rules CA1..CA9, docs/spec/contiguous-allocation.md (spec 3.4).
+// Contiguous allocation. Rules AC1..AC9, docs/spec/contiguous-allocation.md (spec 3.4).
 
 import { describe, expect, it } from 'vitest';
 import { type HolderId, toNodeId, toOrder, toPfn } from '#base/units';
@@ -39,7 +39,7 @@ const REFUSALS: readonly Case[] = [
 
 describe('allocContigRange', () => {
   for (const placement of ['address', 'lifo'] as const) {
-    it(`CA1 CA2 a range that is not aligned is emptied; head and tail stay free, contents follow, ${placement}`, () => {
+    it(`AC1 AC2 a range that is not aligned is emptied; head and tail stay free, contents follow, ${placement}`, () => {
       const { m, at, holder } = worldFrom('n0 Normal .M..mM..|..M..F..|........', { contents: 'bytes', placement });
       m.write(at(0, 0, 5), 0, Uint8Array.of(7, 8));
       const h = m.addHolder({ class: 'driver', name: 'camera' });
@@ -69,7 +69,7 @@ describe('allocContigRange', () => {
   }
 
   for (const c of REFUSALS) {
-    it(`CA3 ${c.name}: ${c.reason}, ${c.errno}, and nothing has changed`, () => {
+    it(`AC3 ${c.name}: ${c.reason}, ${c.errno}, and nothing has changed`, () => {
       const { m, at } = worldFrom(`n0 Normal ${c.world}|........\n n0 Normal ........`);
       const h = m.addHolder({ class: 'driver', name: 'camera' });
       const before = m.digest();
@@ -82,7 +82,7 @@ describe('allocContigRange', () => {
     });
   }
 
-  it('CA3 two zones: multizone, EINVAL; a pageblock that is isolated already: busy, EBUSY', () => {
+  it('AC3 two zones: multizone, EINVAL; a pageblock that is isolated already: busy, EBUSY', () => {
     const { m, at } = worldFrom('n0 DMA32 ........\n n0 Normal ........');
     const h = m.addHolder({ class: 'driver', name: 'camera' });
     const before = m.digest();
@@ -95,7 +95,7 @@ describe('allocContigRange', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('CA4 a batch is tried five times; what lets go in between is moved', () => {
+  it('AC4 a batch is tried five times; what lets go in between is moved', () => {
     const { m, at } = worldFrom('n0 Normal P.......|........');
     const h = m.addHolder({ class: 'driver', name: 'camera' });
     let asked = 0;
@@ -113,7 +113,7 @@ describe('allocContigRange', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('CA4 a fatal signal ends it: EINTR; what had moved stays moved, the rest is as before', () => {
+  it('AC4 a fatal signal ends it: EINTR; what had moved stays moved, the rest is as before', () => {
     const { m, at } = worldFrom('n0 Normal TTTTTTTT|M......M|........');
     const h = m.addHolder({ class: 'driver', name: 'camera' });
     let asked = 0;
@@ -123,7 +123,7 @@ describe('allocContigRange', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('CA4 no room for what is in it: ENOMEM at once', () => {
+  it('AC4 no room for what is in it: ENOMEM at once', () => {
     const { m, at } = worldFrom('n0 Normal MM......|UUUUUUUU *U');
     const h = m.addHolder({ class: 'driver', name: 'camera' });
     let asked = 0;
@@ -138,7 +138,7 @@ describe('allocContigRange', () => {
     expect(pictureOf(m)).toBe(drawn('n0 Normal mM...... *U'));
   });
 
-  it('CA5 pageblocks get their own types again; a Linux before 6.17 makes them what was asked for', () => {
+  it('AC5 pageblocks get their own types again; a Linux before 6.17 makes them what was asked for', () => {
     const world = 'n0 Normal U:........|R:......M.|........';
     const typesAfter = (spec: Parameters<typeof worldFrom>[1], type?: 'cma') => {
       const { m, at } = worldFrom(world, spec ?? {});
@@ -154,7 +154,7 @@ describe('allocContigRange', () => {
     expect(typesAfter({ compat: 'linux', kernel: '6.12' }, 'cma')).toEqual([4, 4, 1]);
   });
 
-  it('CA6 the owner of a CMA area gets it emptied, others do not', () => {
+  it('AC6 the owner of a CMA area gets it emptied, others do not', () => {
     const { m, at } = worldFrom('n0 Normal C:.M..MM..|C:........|........');
     const h = m.addHolder({ class: 'driver', name: 'camera' });
     expect(allocContigRange(m, at(0), at(0, 2), { holder: h })).toMatchObject({ error: { reason: 'unmovable' } });
@@ -164,7 +164,7 @@ describe('allocContigRange', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('CA7 clean page cache that nobody maps is dropped instead of moved, when its holder says so', () => {
+  it('AC7 clean page cache that nobody maps is dropped instead of moved, when its holder says so', () => {
     const { m, at, holder } = worldFrom('n0 Normal FF.F....|........');
     const h = m.addHolder({ class: 'driver', name: 'camera' });
     const pageState = (_: HolderId, index: number) =>
@@ -175,7 +175,7 @@ describe('allocContigRange', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('CA2 a chunk or an allocation of order 10 that reaches over the edge is dealt with as a whole', () => {
+  it('AC2 a chunk or an allocation of order 10 that reaches over the edge is dealt with as a whole', () => {
     for (const [used, from, to] of [
       [false, 512, 1024],
       [false, 0, 512],
@@ -198,7 +198,7 @@ describe('allocContigRange', () => {
 });
 
 describe('allocContigPages', () => {
-  it('CA8 zones in zonelist order, aligned candidates, the first that can be emptied', () => {
+  it('AC8 zones in zonelist order, aligned candidates, the first that can be emptied', () => {
     const { m, at } = worldFrom('n0 DMA32 ........\n n0 Normal U.......|MM......|HHHHHHHH');
     const kernel = m.addHolder({ class: 'driver', name: 'camera' });
     const options = { holder: kernel, node: toNodeId(0) };
@@ -209,7 +209,7 @@ describe('allocContigPages', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('CA8 offline memory, holes, reserved and huge pages are passed over without a try; nothing left: ENOMEM', () => {
+  it('AC8 offline memory, holes, reserved and huge pages are passed over without a try; nothing left: ENOMEM', () => {
     const { m, block } = worldFrom(
       'n0 Normal R....... *R\n n0 Normal ........\n n0 Normal HHHHHHHH *H\n n0 Normal U....... *U',
     );
@@ -221,7 +221,7 @@ describe('allocContigPages', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('CA8 with thisNode only that node; a wrong number of frames is EINVAL', () => {
+  it('AC8 with thisNode only that node; a wrong number of frames is EINVAL', () => {
     const { m } = worldFrom('n0 Normal U....... *U\n n1 Normal ........');
     const h = m.addHolder({ class: 'driver', name: 'camera' });
     expect(allocContigPages(m, 512, { holder: h, node: toNodeId(0), thisNode: true }).ok).toBe(false);
@@ -230,7 +230,7 @@ describe('allocContigPages', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it("CA8 a kernel holder's frames never come from Movable; a movable one's may", () => {
+  it("AC8 a kernel holder's frames never come from Movable; a movable one's may", () => {
     const { m } = worldFrom('n0 Normal U....... *U\n n0 Movable ........');
     const kernel = m.addHolder({ class: 'driver', name: 'camera' });
     const user = m.addHolder({ class: 'anonymous', name: 'process' });
@@ -239,7 +239,7 @@ describe('allocContigPages', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('CA9 1 GiB: held in neighbours of a pageblock each, and free again as it was', () => {
+  it('AC9 1 GiB: held in neighbours of a pageblock each, and free again as it was', () => {
     const { m } = worldFrom(Array(17).fill('n0 Normal M.......').join('\n'));
     const h = m.addHolder({ class: 'gigantic', name: 'guest' });
     const r = allocContigPages(m, 2 ** 18, { holder: h, node: toNodeId(0) });
@@ -251,7 +251,7 @@ describe('allocContigPages', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it("CA8 alignment is the kernel's macro, powers of two or not", () => {
+  it("AC8 alignment is the kernel's macro, powers of two or not", () => {
     for (const [pfn, n, want] of [
       [0, 512, 0],
       [1, 512, 512],
@@ -267,7 +267,7 @@ describe('allocContigPages', () => {
 });
 
 describe('takeFreeFrames', () => {
-  it('CA2 takes exactly these frames; the rest of the chunks is on the lists of its pageblock, and merges again', () => {
+  it('AC2 takes exactly these frames; the rest of the chunks is on the lists of its pageblock, and merges again', () => {
     for (const [start, end] of [
       [0, 1],
       [5, 6],
@@ -295,7 +295,7 @@ describe('takeFreeFrames', () => {
     }
   });
 
-  it('CA2 a frame that is not free is a bug', () => {
+  it('AC2 a frame that is not free is a bug', () => {
     const { m } = worldFrom('n0 Normal ..M.....');
     const pool = m.pools[m.poolOf[0]] as Pool;
     expect(() => takeFreeFrames(pool, 128, 130)).toThrow(/not free/);

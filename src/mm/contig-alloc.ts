@@ -17,7 +17,7 @@
 // What is handed out is held in pieces of at most a pageblock (no allocation of the engine is larger than a buddy): 1 GiB
 // is 512 neighbours of order 9. freeContigRange gives any part of it back.
 //
-// Invariants: CA1 after a refusal every pageblock has its type, and no frame changed hands but what moved; CA2 after
+// Invariants: AC1 after a refusal every pageblock has its type, and no frame changed hands but what moved; AC2 after
 // success [start, end) is the holder's, and every other frame is as free as before.
 //
 // Follows Linux v6.12 mm/page_alloc.c: alloc_contig_range(), __alloc_contig_migrate_range(), alloc_contig_pages(),
