@@ -72,7 +72,7 @@ describe('import rules', () => {
 
   it('ARCHITECTURE.md shows the same table', () => {
     const text = textOf('ARCHITECTURE.md');
-    const rows = [...text.matchAll(/^\|\s*`([a-z/]+)`\s*\|([^|]*)\|([^|]*)\|/gm)].map((m) => [
+    const rows = [...text.matchAll(/^\|\s*`([a-z/-]+)`\s*\|([^|]*)\|([^|]*)\|/gm)].map((m) => [
       m[1],
       (m[2] as string).trim(),
       (m[3] as string).trim(),

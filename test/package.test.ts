@@ -33,13 +33,14 @@ describe('the package', () => {
     expect(namesOf('.')).toEqual(expect.arrayContaining(['Machine', 'simpleSpec', 'toPfn', 'OfflineWork']));
     expect(namesOf('./kernfs')).toEqual(expect.arrayContaining(['parseZoneinfo', 'printZoneinfo', 'labTree']));
     expect(namesOf('./capture')).toEqual(expect.arrayContaining(['decodeBundle', 'encodeBundle', 'RunBuilder']));
+    expect(namesOf('./machine-file')).toEqual(expect.arrayContaining(['parseMachineFile', 'sratToSpec']));
     expect(namesOf('./twin')).toEqual(expect.arrayContaining(['buildTwin', 'judgeAll', 'jointly', 'explain']));
     expect(namesOf('./query')).toEqual(expect.arrayContaining(['parseTarget', 'memoryMap']));
     expect(namesOf('./hosts/linux')).toEqual(expect.arrayContaining(['readCapture', 'writeBundle']));
   });
 
-  it('has one dependency at run time', () => {
-    expect(Object.keys(pkg.dependencies)).toEqual(['commander']);
+  it('has two dependencies at run time, for what people write', () => {
+    expect(Object.keys(pkg.dependencies)).toEqual(['commander', 'yaml']);
   });
 
   it('what is packed holds the command, the engine and the bundled capture, and no tests', () => {

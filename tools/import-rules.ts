@@ -7,7 +7,8 @@
 //     ▲             │       │
 //   capture ◄───────┴── hosts/* (effects)
 //
-// An arrow points to what is imported. `pure` layers may touch no effects: no node:*, clock, chance, timer or console;
+// machine-file imports mm and kernfs, cli imports machine-file. An arrow points to what is imported.
+// `pure` layers may touch no effects: no node:*, clock, chance, timer or console;
 // time and randomness are arguments. ARCHITECTURE.md shows the same table; a test compares the two.
 
 export type Layer = {
@@ -26,6 +27,7 @@ export const LAYERS: readonly Layer[] = [
   { name: 'demo', may: ['mm'], pure: true, packages: [] },
   { name: 'kernfs', may: [], pure: true, packages: [] },
   { name: 'capture', may: ['kernfs'], pure: true, packages: [] },
+  { name: 'machine-file', may: ['mm', 'kernfs'], pure: true, packages: ['yaml'] },
   { name: 'tree', may: ['mm', 'kernfs'], pure: true, packages: [] },
   { name: 'twin', may: ['mm', 'kernfs', 'capture'], pure: true, packages: [] },
   { name: 'query', may: ['mm', 'kernfs', 'capture', 'twin'], pure: true, packages: [] },
@@ -33,7 +35,7 @@ export const LAYERS: readonly Layer[] = [
   { name: 'hosts/fuse', may: ['kernfs'], pure: false, packages: [] },
   {
     name: 'cli',
-    may: ['mm', 'demo', 'kernfs', 'capture', 'tree', 'twin', 'query', 'hosts/linux', 'hosts/fuse'],
+    may: ['mm', 'demo', 'kernfs', 'capture', 'machine-file', 'tree', 'twin', 'query', 'hosts/linux', 'hosts/fuse'],
     pure: false,
     packages: ['commander'],
   },

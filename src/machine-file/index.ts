@@ -1,0 +1,6 @@
+// Machine files: a computer written down as YAML, and as its firmware describes it (package export "dimmer/machine-file").
+//
+// docs/formats/machine.md describes the file. Text in, a MachineSpec out; nothing here reads a disk.
+
+export { type DimmPlan, type MachineFile, type MachineFileProblem, parseMachineFile } from './machine-file.ts';
+export { type ByteRange, type SratSpec, sratToSpec } from './srat-ram.ts';
