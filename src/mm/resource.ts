@@ -68,7 +68,7 @@ export class Resources {
     return ok(made);
   }
 
-  /** Joins a System RAM resource with neighbours of its name that were merged or asked for merging too. */
+  /** Joins a resource with neighbours of its name that asked for it too, as long as neither has children. */
   merge(resource: Resource): void {
     const siblings = this.#siblingsOf(resource);
     resource.mergeable = true;
@@ -76,15 +76,19 @@ export class Resources {
       const next = siblings[k + 1];
       const before = siblings[k - 1];
       const fits = (a: Resource | undefined, b: Resource | undefined): boolean =>
-        a !== undefined && b !== undefined && a.mergeable && b.mergeable && a.name === b.name && a.end + 1 === b.start;
+        a !== undefined &&
+        b !== undefined &&
+        a.mergeable &&
+        b.mergeable &&
+        a.name === b.name &&
+        a.end + 1 === b.start &&
+        a.children.length + b.children.length === 0;
       const me = siblings[k] as Resource; // k indexes the resource, or what it became part of
       if (fits(me, next)) {
         me.end = (next as Resource).end;
-        me.children.push(...(next as Resource).children);
         siblings.splice(k + 1, 1);
       } else if (fits(before, me)) {
         (before as Resource).end = me.end;
-        (before as Resource).children.push(...me.children);
         siblings.splice(k, 1);
         k--;
       } else return;
