@@ -13,6 +13,11 @@ export type Io = {
   readonly columns: number | undefined;
   readonly platform: string;
   readonly now: () => Date;
+  /**
+   * Takes an exit code that is not known yet: `dimmer mount` serves until it is unmounted. It replaces the one that
+   * runProgram returned. Absent where nobody would wait for it; commands that serve are refused then.
+   */
+  readonly later?: (code: Promise<number>) => void;
 };
 
 /** COLUMNS wins, as everywhere; undefined means: as wide as it takes. */

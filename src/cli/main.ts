@@ -14,6 +14,13 @@ for (const stream of [process.stdout, process.stderr]) {
   });
 }
 
+const fail = (e: unknown): void => {
+  const said = e instanceof Error ? e.message : String(e);
+  process.stderr.write(`dimmer: a bug of dimmer, sorry: ${said}\n`);
+  if ((process.env.DIMMER_DEBUG ?? '') !== '' && e instanceof Error) process.stderr.write(`${e.stack}\n`);
+  process.exitCode = EXIT.FAILED;
+};
+
 try {
   process.exitCode = runProgram(process.argv.slice(2), {
     out: (text) => process.stdout.write(text),
@@ -24,10 +31,12 @@ try {
     columns: process.stdout.columns,
     platform: process.platform,
     now: () => new Date(),
+    later: (promise) => {
+      promise.then((code) => {
+        process.exitCode = code;
+      }, fail);
+    },
   });
 } catch (e) {
-  const said = e instanceof Error ? e.message : String(e);
-  process.stderr.write(`dimmer: a bug of dimmer, sorry: ${said}\n`);
-  if ((process.env.DIMMER_DEBUG ?? '') !== '' && e instanceof Error) process.stderr.write(`${e.stack}\n`);
-  process.exitCode = EXIT.FAILED;
+  fail(e);
 }

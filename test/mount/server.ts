@@ -15,7 +15,6 @@ if (!mounted.ok) {
   process.exit(4);
 }
 const { value } = mounted;
-process.stdout.write(`${JSON.stringify({ tag: value.tag, watchdogPid: value.watchdogPid })}\n`);
 process.on('SIGTERM', async () => {
   await value.unmount();
   process.exit(0);
@@ -27,6 +26,7 @@ process.stdin.on('data', (chunk: Buffer) => {
   if (word === 'bug') tree.bugAt = path;
   if (word === 'held') process.stdout.write(`${JSON.stringify(value.held)}\n`);
 });
+process.stdout.write(`${JSON.stringify({ tag: value.tag, watchdogPid: value.watchdogPid })}\n`);
 const { error } = await value.closed;
 process.stdout.write(`${JSON.stringify({ closed: error === undefined ? 'unmounted' : String(error) })}\n`);
 process.stdin.destroy();

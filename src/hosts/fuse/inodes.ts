@@ -44,12 +44,12 @@ export class Inodes {
 
   /** The number of a file that the kernel is about to be told: counts one lookup. O(1). */
   tell(path: string, node: FsNode): number {
-    const known = this.#byPath.get(path);
+    const shared = !(node.kind === 'file' && (node.mode & WRITE_BITS) !== 0);
+    const known = shared ? this.#byPath.get(path) : undefined;
     if (known !== undefined && known.kind === node.kind) {
       known.told++;
       return known.id;
     }
-    const shared = !(node.kind === 'file' && (node.mode & WRITE_BITS) !== 0);
     const row: Row = { id: this.#next++, path, kind: node.kind, told: 1, shared };
     this.#rows.set(row.id, row);
     if (shared) this.#byPath.set(path, row);

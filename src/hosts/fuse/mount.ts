@@ -148,7 +148,7 @@ export async function mountFuse(
     await detach();
     await closed;
     return refuseMount(
-      'mount-failed',
+      /denied|superuser|not permitted/i.test(mounting.said) ? 'not-permitted' : 'mount-failed',
       `mount(8) would not mount ${path}: ${mounting.said || `it ended with ${mounting.code}`}`,
     );
   }
@@ -200,7 +200,10 @@ function openDevice(): Result<number, MountRefusal> {
   }
 }
 
-/** A child with an optional descriptor as its number 3. Never rejects; ends it when it takes too long. */
+/**
+ * A child with an optional descriptor as its number 3, in a session of its own: Ctrl-C must not end an unmount half-way.
+ * Never rejects; ends it when it takes too long.
+ */
 function run(
   command: string,
   args: readonly string[],
@@ -211,6 +214,7 @@ function run(
     const child = spawn(command, args, {
       stdio: ['ignore', 'ignore', 'pipe', ...(fd === undefined ? [] : [fd])],
       timeout: timeoutMs,
+      detached: true,
       env: { ...process.env, LC_ALL: 'C' },
     });
     let said = '';
