@@ -44,7 +44,7 @@ import { ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
 import { blockerOf } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
 import { type Refusal, refusal } from './refusal.ts';
-import { META_PINNED } from './section.ts';
+import { KIND_HEAD0, KIND_MASK, META_PINNED } from './section.ts';
 
 /** Orders of the two sizes of x86-64. */
 export const HUGE_2M = 9;
@@ -439,8 +439,13 @@ export function dissolveFreeHugePages(m: Machine, start: Pfn, end: Pfn): Result<
   return ok(dissolved);
 }
 
+/** Most allocations are too small to be a huge page: one load tells, before any table of the pools is asked. */
+const isHugeSized = (m: Machine, head: number): boolean =>
+  (m.sections.metaAt(head) & KIND_MASK) === KIND_HEAD0 + PAGEBLOCK_ORDER;
+
 /** True for a frame of a pool's free page: an offline leaves it where it is until it dissolves it. */
 export function isFreeHugePage(m: Machine, head: number): boolean {
+  if (!isHugeSized(m, head)) return false;
   const state = pools.has(m);
   if (state === undefined) return false;
   const holder = m.holders.holderOf(m.sections.ownerAt(head));
@@ -453,7 +458,7 @@ export function isFreeHugePage(m: Machine, head: number): boolean {
  * goes back to the allocator). The pool's size does not change; a surplus follows its page to the other node.
  */
 export function migrateWithPools(m: Machine, head: number, targets: Int32Array): MigrateOutcome {
-  const at = pools.has(m) === undefined ? undefined : hugePageAt(m, head);
+  const at = isHugeSized(m, head) ? hugePageAt(m, head) : undefined;
   if (at === undefined) return migrateAllocation(m, head, targets);
   const { h, slot, free } = at;
   if (h.order !== HUGE_2M) return 'final';
