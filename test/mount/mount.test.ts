@@ -1,7 +1,7 @@
 // Mounts for real, as root, where /dev/fuse is: the machine's own tools on a fake kernel tree. Nothing here writes to the
 // machine's own /sys: each test with a namespace compares it before and after.
 
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
@@ -21,6 +21,7 @@ beforeAll(async () => {
   if (reason !== undefined) return;
   before = realTree();
   programs = mkdtempSync(join(tmpdir(), 'dimmer-mount-programs-'));
+  chmodSync(programs, 0o755); // one test reads them as nobody
   [server, cli] = await Promise.all([bundled('server', programs), bundled('cli', programs)]);
 });
 afterAll(() => {
@@ -135,7 +136,7 @@ describe('a mounted tree', () => {
 
   it('FU24 200 readers at once are answered while a write runs', async () => {
     const { memory, dir, m } = await mounted();
-    const writer = sh(`timeout 5 sh -c 'echo offline > ${memory}/memory2/state'`);
+    const writer = sh(`echo offline > ${memory}/memory2/state`); // until the tree is unmounted
     await sleep(100);
     const line = `i=0; while [ $i -lt 200 ]; do cat ${memory}/memory2/state ${dir}/proc/zoneinfo > /dev/null || echo no & i=$((i + 1)); done; wait`;
     expect(await sh(line)).toMatchObject({ code: 0, out: '', err: '' });
@@ -437,5 +438,20 @@ describe('dimmer mount', () => {
     expect(s.err()).toBe(`dimmer: ${M} is never mounted upon; choose an empty directory\n`);
     const late = start(cli, ['mount', '--write-timeout', '0', scratch()]);
     expect(await late.code).toBe(2);
+  });
+
+  it('FU20 without the device, or without the right to it, it is one sentence and exit 4, and nothing is mounted', async () => {
+    const dir = scratch();
+    const node = `${process.execPath} ${cli} mount ${dir}`;
+    const hidden = await sh(`unshare -m sh -c 'mount -t tmpfs none /dev && exec ${node}'`);
+    expect(hidden).toEqual({
+      code: 4,
+      out: '',
+      err: 'dimmer: /dev/fuse is not there (ENOENT); the kernel needs FUSE: modprobe fuse\n',
+    });
+    const denied = await sh(`setpriv --reuid 65534 --clear-groups ${node}`);
+    expect(denied.code).toBe(4);
+    expect(denied.err).toMatch(/^dimmer: .*(mounting needs root|superuser)/);
+    expect(ourMounts(dir)).toEqual([]);
   });
 });
