@@ -4,7 +4,7 @@
 //                  └── does not understand it: one sentence on stderr, exit 2
 //
 // Runs in anyone's process: output goes to the Io it is given, and the exit code is a value. Synchronous throughout, so
-// that Ctrl-C ends it at once, by the signal.
+// that Ctrl-C ends it at once, by the signal; only `mount` goes on afterwards (Io.later).
 
 import { Command, CommanderError } from 'commander';
 import { addCapture } from './capture-command.ts';
@@ -16,6 +16,8 @@ import { addExplain } from './explain-command.ts';
 import type { Io } from './io.ts';
 import { addLs } from './ls-command.ts';
 import { addMap } from './map-command.ts';
+import { addMount } from './mount-command.ts';
+import { openTree } from './open-tree.ts';
 import { addVerify } from './verify-command.ts';
 import { VERSION } from './version.ts';
 
@@ -50,7 +52,8 @@ Examples:
   const exit = (n: number): void => {
     code = n;
   };
-  for (const add of [addCheck, addExplain, addMap, addLs, addCapture, addVerify, addDemo, addCompletion])
+  const mount: typeof addCheck = (p, i, e) => addMount(p, i, e, openTree);
+  for (const add of [addCheck, addExplain, addMap, addLs, addCapture, addVerify, addDemo, mount, addCompletion])
     add(program, io, exit);
   for (const c of program.commands) c.exitOverride().copyInheritedSettings(program);
   try {
@@ -59,7 +62,7 @@ Examples:
       io.err('\nTry: dimmer check\n');
       return EXIT.USAGE;
     }
-    program.parse(argv.map(plainSummary), { from: 'user' });
+    program.parse(plainSummaries(argv), { from: 'user' });
     return code;
   } catch (e) {
     if (!(e instanceof CommanderError)) throw e;
@@ -67,8 +70,14 @@ Examples:
   }
 }
 
-/** As in lsmem, `--summary` alone never takes the next word: `dimmer check --summary node:1` is about node 1. */
-const plainSummary = (word: string): string => (word === '--summary' ? '--summary=only' : word);
+/**
+ * As in lsmem, `--summary` alone never takes the next word: `dimmer check --summary node:1` is about node 1. What stands
+ * behind `--` is another program's.
+ */
+function plainSummaries(argv: readonly string[]): string[] {
+  const end = argv.includes('--') ? argv.indexOf('--') : argv.length;
+  return argv.map((word, k) => (word === '--summary' && k < end ? '--summary=only' : word));
+}
 
 /** "error: unknown option '--foo'\n(Did you mean --from?)" -> "dimmer: unknown option '--foo' (did you mean --from?)" */
 const oneSentence = (text: string): string =>
