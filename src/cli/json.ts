@@ -11,6 +11,7 @@ export const JSON_VERSIONS = Object.freeze({
   'ls-nodes': 1,
   'ls-dimms': 1,
   map: 1,
+  sim: 1,
   verify: 1,
 });
 export type JsonKind = keyof typeof JSON_VERSIONS;

@@ -18,6 +18,7 @@ import { addLs } from './ls-command.ts';
 import { addMap } from './map-command.ts';
 import { addMount } from './mount-command.ts';
 import { openTree } from './open-tree.ts';
+import { addSim } from './sim-command.ts';
 import { addVerify } from './verify-command.ts';
 import { VERSION } from './version.ts';
 
@@ -53,7 +54,7 @@ Examples:
     code = n;
   };
   const mount: typeof addCheck = (p, i, e) => addMount(p, i, e, openTree);
-  for (const add of [addCheck, addExplain, addMap, addLs, addCapture, addVerify, addDemo, mount, addCompletion])
+  for (const add of [addCheck, addExplain, addMap, addLs, addCapture, addVerify, addSim, addDemo, mount, addCompletion])
     add(program, io, exit);
   for (const c of program.commands) c.exitOverride().copyInheritedSettings(program);
   try {

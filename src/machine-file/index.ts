@@ -3,4 +3,5 @@
 // docs/formats/machine.md describes the file. Text in, a MachineSpec out; nothing here reads a disk.
 
 export { type DimmPlan, type MachineFile, type MachineFileProblem, parseMachineFile } from './machine-file.ts';
+export { type SimBlocks, type SimNode, type SimReport, type SimZone, simReport } from './sim-report.ts';
 export { type ByteRange, type SratSpec, sratToSpec } from './srat-ram.ts';

@@ -47,7 +47,7 @@ dimms:
 `;
 
 describe('machine file', () => {
-  it('MF1 every field of it arrives in the spec', () => {
+  it('YF1 every field of it arrives in the spec', () => {
     const { name, spec, dimms, notes } = read(WHOLE);
     expect(name).toBe('everything');
     expect(notes).toEqual([]);
@@ -86,7 +86,7 @@ describe('machine file', () => {
     ]);
   });
 
-  it('MF2 RAM by size is laid out as q35 does it: the recorded guests’ zones come out', () => {
+  it('YF2 RAM by size is laid out as q35 does it: the recorded guests’ zones come out', () => {
     expect(shown(read('ram: 2G').spec.ram)).toEqual([
       [0, 1, 159],
       [0, 256, 2 * G],
@@ -102,7 +102,7 @@ describe('machine file', () => {
     expect(shown(read('nodes: [{ ram: 2G }, { ram: 2G }]').spec.ram).at(-1)).toEqual([1, 4 * G, 6 * G]);
   });
 
-  it('MF2 nodes without RAM: those with CPUs are online, the others possible', () => {
+  it('YF2 nodes without RAM: those with CPUs are online, the others possible', () => {
     const { spec } = read(
       'nodes: [{ ram: 1G, distance: [10, 11, 12] }, { distance: [11, 10, 13] }, { cpus: 0-1, distance: [12, 13, 10] }]',
     );
@@ -117,7 +117,7 @@ describe('machine file', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it.each(['two-nodes', 'hot-pluggable-node'])('MF1 the example %s boots', (name) => {
+  it.each(['two-nodes', 'hot-pluggable-node'])('YF1 the example %s boots', (name) => {
     const text = readFileSync(new URL(`../../docs/guide/machines/${name}.yaml`, import.meta.url), 'utf8');
     const m = Machine.boot(read(text).spec);
     expect(m.pools.some((p) => p.name === 'Movable' && p.present > 0)).toBe(true);
@@ -195,11 +195,11 @@ describe('machine file', () => {
       /^line 3, dimms\[0\]\.node: there is no node 1; name it under nodes/,
     ],
     ['ram: 4G\ndimms:\n  - { size: 1G, online: yes }', /^line 3, dimms\[0\]\.online: "yes" is none of auto, offline/],
-  ])('MF3 %j is refused, with line and field', (text, sentence) => {
+  ])('YF3 %j is refused, with line and field', (text, sentence) => {
     expect(refusal(text)).toMatch(sentence);
   });
 
-  it('MF3 a damaged file is refused in one sentence, or it boots', () => {
+  it('YF3 a damaged file is refused in one sentence, or it boots', () => {
     let booted = 0;
     for (let seed = 1; seed <= 400; seed++) {
       const prng = new Prng(seed);

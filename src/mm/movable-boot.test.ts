@@ -48,7 +48,7 @@ const starts = (ram: readonly BootRange[], line: string, kernelNodes: readonly n
 /** node 0 = 0-2 GiB and 4-5 GiB, node 1 = 5-8 GiB, as the firmware of the 6.12 guest said it. */
 const GUEST = [range(1, 159), range(256, 524256), range(1048576, 1310720), range(1310720, 2097152, 1)];
 
-describe('Movable at boot', () => {
+describe('MB1 MB2 MB3 MB4 MB5 MB6 MB7 Movable at boot', () => {
   it.each([
     ['kernelcore=1G', 1048576, 1310720],
     ['movablecore=1G', 1180672, 1966080],

@@ -1,0 +1,150 @@
+// dimmer sim: boots the computer that a machine file describes, and prints what it is then.
+
+import * as fs from 'node:fs';
+import type { Command } from 'commander';
+import { formatSize, groupDigits, hex, plural } from '#base/format';
+import { err, ok, type Result } from '#base/result';
+import { parseSrat, type Srat } from '#kernfs/srat';
+import { parseMachineFile, type SimBlocks, type SimReport, type SimZone, simReport } from '#machine-file/index';
+import { Machine } from '#mm/index';
+import { type Complaint, EXIT } from './exit-code.ts';
+import { type Io, wantsColour, widthOf } from './io.ts';
+import { formatJson } from './json.ts';
+import { complain } from './options.ts';
+import { hanging } from './style.ts';
+import { type Column, formatTable } from './table.ts';
+
+type Options = { readonly json?: boolean; readonly all?: boolean; readonly srat?: string };
+
+const ZONES: readonly Column<SimZone>[] = [
+  { name: 'NODE', align: 'right', help: 'NUMA node', text: (z) => String(z.node) },
+  { name: 'ZONE', align: 'left', help: 'zone', text: (z) => z.zone },
+  { name: 'START_PFN', align: 'right', help: 'first frame', text: (z) => String(z.startPfn) },
+  {
+    name: 'SPANNED',
+    align: 'right',
+    help: 'frames from first to last, holes included',
+    text: (z) => String(z.spannedPages),
+  },
+  { name: 'PRESENT', align: 'right', help: 'frames that exist', text: (z) => String(z.presentPages) },
+  { name: 'MANAGED', align: 'right', help: 'frames that the allocator has', text: (z) => String(z.managedPages) },
+];
+
+const blockColumns = (digits: number): readonly Column<SimBlocks>[] => [
+  {
+    name: 'RANGE',
+    align: 'left',
+    help: 'first and last byte',
+    text: (b) => `0x${hex(b.startPhys, digits)}-0x${hex(b.endPhys - 1, digits)}`,
+  },
+  { name: 'SIZE', align: 'right', help: 'size', text: (b) => formatSize(b.endPhys - b.startPhys) },
+  { name: 'STATE', align: 'right', help: 'state', text: (b) => b.state },
+  {
+    name: 'BLOCK',
+    align: 'right',
+    help: 'memory blocks',
+    text: (b) => (b.firstBlock === b.lastBlock ? `${b.firstBlock}` : `${b.firstBlock}-${b.lastBlock}`),
+  },
+  { name: 'NODE', align: 'right', help: 'NUMA node', text: (b) => String(b.node) },
+  {
+    name: 'ZONES',
+    align: 'right',
+    help: 'its zone; None when it lies in several',
+    text: (b) => (b.validZones.length === 0 || b.validZones[0] === 'none' ? 'None' : b.validZones.join('/')),
+  },
+];
+
+export function addSim(program: Command, io: Io, exit: (code: number) => void): void {
+  program
+    .command('sim')
+    .description('Boots the computer that a machine file describes, and prints its zones and memory blocks.')
+    .argument('<machine.yaml>', 'a machine file (docs/formats/machine.md)')
+    .option('--srat <file>', 'a raw ACPI SRAT: nodes and hot-pluggable ranges of the RAM in the file')
+    .option('-a, --all', 'one line for each memory block')
+    .option('-J, --json', 'a JSON document (docs/formats/json.md)')
+    .addHelpText(
+      'after',
+      `
+The kernel command line in the file is obeyed; words without effect are listed with the reason.
+Exit code: 0 booted; 2 the file is unreadable, or no machine.
+
+Examples:
+  dimmer sim docs/guide/machines/two-nodes.yaml
+  dimmer sim machine.yaml --json
+  dimmer sim machine.yaml --srat SRAT`,
+    )
+    .action((file: string, options: Options) => exit(run(io, file, options)));
+}
+
+function run(io: Io, file: string, options: Options): number {
+  const text = readFile(file);
+  if (!text.ok) return complain(io, text.error);
+  const srat = options.srat === undefined ? ok(undefined) : readSrat(options.srat);
+  if (!srat.ok) return complain(io, srat.error);
+  const machine = parseMachineFile(text.value.toString('utf8'), srat.value === undefined ? {} : { srat: srat.value });
+  if (!machine.ok) return complain(io, { exit: EXIT.USAGE, sentence: `${file}, ${machine.error.sentence}` });
+  const report = simReport(machine.value, Machine.boot(machine.value.spec), { all: options.all === true });
+  io.out(options.json === true ? formatJson('sim', report) : format(io, report));
+  return EXIT.OK;
+}
+
+function readFile(file: string): Result<Buffer, Complaint> {
+  try {
+    return ok(fs.readFileSync(file));
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code; // fs throws nothing else
+    const why =
+      code === 'ENOENT' ? 'there is no such file' : code === 'EISDIR' ? 'is a directory' : `cannot be read: ${code}`;
+    return err({ exit: EXIT.USAGE, sentence: `${file}: ${why}` });
+  }
+}
+
+function readSrat(file: string): Result<Srat, Complaint> {
+  const bytes = readFile(file);
+  if (!bytes.ok) return bytes;
+  const srat = parseSrat(bytes.value, file);
+  return srat.ok ? srat : err({ exit: EXIT.USAGE, sentence: `${file}: ${srat.error.reason}` });
+}
+
+const INDENT = 14;
+
+function format(io: Io, r: SimReport): string {
+  const width = widthOf(io);
+  const style = { form: 'table', headings: true, colour: wantsColour(io), width, chosen: false } as const;
+  const cpus = r.nodes.reduce((n, x) => n + x.cpus, 0);
+  const blocks = r.blocks.reduce((n, b) => n + b.lastBlock - b.firstBlock + 1, 0);
+  const who = [
+    `Linux ${r.kernel}`,
+    plural(r.nodes.length, 'node'),
+    ...(cpus > 0 ? [plural(cpus, 'CPU')] : []),
+    `${formatSize(r.presentBytes)} in ${plural(blocks, 'block')} of ${formatSize(r.blockSizeBytes)}`,
+    `${formatSize(r.managedBytes)} managed`,
+  ].join(', ');
+  const digits = hex(Math.max(0, (r.blocks[r.blocks.length - 1]?.endPhys ?? 1) - 1)).length;
+  const rest = remarks(r).map(([label, text]) => hanging(label, text, { indent: INDENT, width }));
+  return [
+    `${r.name === undefined ? '' : `${r.name}: `}${who}\n`,
+    formatTable(r.zones, ZONES, style),
+    formatTable(r.blocks, blockColumns(digits), style),
+    ...(rest.length === 0 ? [] : [`${rest.map((l) => l.replace(/ +$/gm, '')).join('\n')}\n`]),
+  ].join('\n');
+}
+
+/** Label and text of what there is to say below the tables. */
+function remarks(r: SimReport): [string, string][] {
+  const out: [string, string][] = [];
+  if (r.cmdline !== '') out.push(['Told:', r.cmdline]);
+  for (const h of r.hugepages)
+    out.push(['Huge pages:', `${groupDigits(h.got)} of ${groupDigits(h.asked)} of ${formatSize(h.sizeBytes)}`]);
+  for (const note of r.notes) out.push(['Note:', note]);
+  for (const kind of ['ignored', 'alias', 'unknown'] as const) {
+    const label = { ignored: 'Ignored:', alias: 'Alias:', unknown: 'Unknown:' }[kind];
+    const said = r.words.filter((w) => w.kind === kind);
+    out.push(...said.map((w, k): [string, string] => [k === 0 ? label : '', `${w.word}: ${w.why}`]));
+  }
+  r.dimms.forEach((d, k) => {
+    const at = d.start === undefined ? '' : ` at 0x${hex(d.start)}`;
+    out.push([k === 0 ? 'DIMMs:' : '', `${formatSize(d.size)} on node ${d.node}${at}, ${d.online}: not added yet`]);
+  });
+  return out;
+}
