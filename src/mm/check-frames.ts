@@ -17,6 +17,7 @@ import {
   SECTION_ORDER,
 } from './geometry.ts';
 import type { Machine } from './machine.ts';
+import { headManaged } from './memory-online.ts';
 import { CLASS_TRAITS, type PageClass } from './page-class.ts';
 import type { Pool } from './pool.ts';
 import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL } from './section.ts';
@@ -191,5 +192,5 @@ function isManaged(m: Machine, head: number, vmemmap: ReadonlySet<number>): bool
   const cls = classOf(m, head);
   if (cls === undefined) return true; // told elsewhere; most are
   if (!CLASS_TRAITS[cls].managed) return false;
-  return cls !== 'memmap' || !vmemmap.has(head >>> PAGEBLOCK_ORDER);
+  return cls !== 'memmap' || !vmemmap.has(head >>> PAGEBLOCK_ORDER) || headManaged(m, m.sections.pfnOf(head));
 }

@@ -47,6 +47,10 @@ export type AddedRange = {
   readonly end: Pfn;
   readonly node: NodeId;
   readonly policy: MemmapPolicy;
+  /** Frames of struct pages wherever they lie: what nr_memmap_pages counts (spec 4.4). */
+  readonly memmapPages: number;
+  /** Leaves of the direct map that it brought: DirectMap1G and DirectMap2M of meminfo. */
+  readonly directMap: { readonly leaves1G: number; readonly leaves2M: number };
   /** Frames of existing memory that its memmap took; undefined when it hosts its own. */
   readonly memmap: MemmapFrames | undefined;
 };

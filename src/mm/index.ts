@@ -37,6 +37,8 @@ export {
   type OfflineStage,
   OfflineWork,
 } from './memory-hotplug.ts';
+export { type MemmapFrames, type MemmapPlan, type MemmapPolicy, planMemmap } from './memmap.ts';
+export { formatSelfRangeEvent, SelfRange, type SelfRangeEvent } from './memmap-self-range.ts';
 export type { OnlineReport } from './memory-online.ts';
 export type { RemoveReport } from './memory-remove.ts';
 export {

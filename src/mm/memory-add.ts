@@ -141,7 +141,15 @@ function addReserved(
   m.growTables();
   placeHeads(m, first, plan.headPages);
   placeUnbacked(m, range, options.usable);
-  m.hotplug.ranges.push({ start, end, node, policy: plan.policy, memmap: frames.value });
+  m.hotplug.ranges.push({
+    start,
+    end,
+    node,
+    policy: plan.policy,
+    memmapPages: plan.memmapPages,
+    directMap: plan.directMap,
+    memmap: frames.value,
+  });
   m.hotplug.ranges.sort((a, b) => a.start - b.start);
   if (options.merge === true) m.hotplug.resources.merge(resource);
   m.emit({ type: 'add', start, end, node });

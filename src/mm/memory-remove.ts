@@ -13,10 +13,10 @@
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { type NodeId, toBlockId, toPfn } from '#base/units';
-import { PAGE_SIZE, PAGES_PER_SECTION } from './geometry.ts';
+import { PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
 import type { AddedRange } from './hotplug.ts';
 import type { Machine } from './machine.ts';
-import { releaseKernelMemmap, splitMemmap } from './memmap.ts';
+import { PAGES_PER_GIGABYTE, releaseKernelMemmap, splitMemmap } from './memmap.ts';
 import type { MemoryRange } from './memory-add.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
 import { allocationsIn } from './page-isolation.ts';
@@ -96,10 +96,27 @@ function forgetRanges(m: Machine, start: number, end: number): number {
       continue;
     }
     const { before, gone, after } = splitMemmap(r.memmap, r, { start, end });
-    if (r.start < start) left.push({ ...r, end: toPfn(start), memmap: before });
-    if (end < r.end) left.push({ ...r, start: toPfn(end), memmap: after });
+    if (r.start < start) left.push({ ...partOf(r, r.start, start), memmap: before });
+    if (end < r.end) left.push({ ...partOf(r, end, r.end), memmap: after });
     if (gone !== undefined) pages += releaseKernelMemmap(m, gone);
   }
   m.hotplug.ranges = left;
   return pages;
+}
+
+/** What is left of an add: struct pages are even; a GiB of the direct map that is cut goes on in leaves of 2 MiB. */
+function partOf(r: AddedRange, start: number, end: number): AddedRange {
+  const share = (end - start) / (r.end - r.start);
+  let leaves1G = 0;
+  if (r.directMap.leaves1G > 0) {
+    for (let g = Math.ceil(start / PAGES_PER_GIGABYTE); (g + 1) * PAGES_PER_GIGABYTE <= end; g++) leaves1G++;
+  }
+  const leaves2M = (end - start - leaves1G * PAGES_PER_GIGABYTE) / PAGEBLOCK_PAGES;
+  return {
+    ...r,
+    start: toPfn(start),
+    end: toPfn(end),
+    memmapPages: r.memmapPages * share,
+    directMap: { leaves1G, leaves2M },
+  };
 }

@@ -38,6 +38,8 @@ export type WatermarkInput = {
   readonly node: number;
   readonly zone: ZoneIndex;
   readonly managed: number;
+  /** A zone with frames counts as populated even if none of them is managed (DMA of small guests). Default: managed. */
+  readonly present?: number;
 };
 
 export type WatermarkSettings = {
@@ -68,7 +70,7 @@ export type MinFree = { readonly value: number; readonly user: number };
 
 /** khugepaged's recommendation, in kB: two free pageblocks a zone, and one for each pair of a wanted and a raided type. */
 function recommendedKbytes(pools: readonly WatermarkInput[], bufferPages: number): number {
-  const zones = pools.filter((p) => p.zone <= ZONE_NORMAL && p.managed > 0).length;
+  const zones = pools.filter((p) => p.zone <= ZONE_NORMAL && (p.present ?? p.managed) > 0).length;
   const wanted = PAGEBLOCK_PAGES * zones * 2 + PAGEBLOCK_PAGES * zones * (3 * 3);
   return Math.min(wanted, Math.floor(bufferPages / 20)) * KB_PER_PAGE;
 }

@@ -19,12 +19,22 @@ import { type Pagetypeinfo, parsePagetypeinfo } from '#kernfs/pagetypeinfo';
 import { isAtLeast, type KernelVersion, parseVersion } from '#kernfs/version';
 import { parseVmstat } from '#kernfs/vmstat';
 import { parseZoneinfo, type ZoneinfoZone } from '#kernfs/zoneinfo';
-import { type BlockId, Machine, PAGE_SIZE, PAGEBLOCK_PAGES, type RamRange, toPfn } from '#mm/index';
+import {
+  type BlockId,
+  Machine,
+  PAGE_SIZE,
+  PAGEBLOCK_PAGES,
+  type RamRange,
+  toPfn,
+  type WatermarkSettings,
+} from '#mm/index';
+import { ZONE_MOVABLE } from '#mm/page-class';
+import { computeWatermarks } from '#mm/watermark';
 import { compareWithFiles } from './compare.ts';
 import { seedFreeLists } from './free-lists.ts';
 import { flagsHeadsOnly, joinTails } from './free-tails.ts';
 import { hotplugStateOf } from './hotplug-state.ts';
-import { type FrameRange, ramFromFlags, ramRanges, zoneOf } from './layout.ts';
+import { type FrameRange, ramFromFlags, ramRanges, zoneIndexOf, zoneOf } from './layout.ts';
 import { numaOf } from './numa.ts';
 import { emptyTally, FramePlacer, type PlacedFrames, USER_PIN_FRAMES } from './place-frames.ts';
 import type { BlockEvidence, Twin, TwinBase, TwinRefusal } from './twin.ts';
@@ -33,6 +43,10 @@ import { placeUnflagged, unmanagedIn } from './unflagged.ts';
 export type TwinOptions = {
   /** 'search' (default): pageblock types such that pagetypeinfo's sums come out; 'contents': by a glance at the pages. */
   readonly types?: 'search' | 'contents';
+  /** As MachineSpec.compat. */
+  readonly compat?: 'linux' | 'strict';
+  /** Settings of the marks, where they are known better than by the capture's own zones. */
+  readonly watermarks?: WatermarkSettings;
 };
 
 /** Text files that are missing or do not parse become problems; only memory blocks and zones are indispensable. */
@@ -70,7 +84,7 @@ export function buildTwin(capture: Capture, options: TwinOptions = {}): Result<T
   }
   if (capture.kpageflags === undefined) return ok({ ...base, level: 'counters' });
   const types = options.types === 'contents' ? undefined : pagetypes;
-  return ok(buildPages(base, memory.value, capture.kpageflags, types, version, problems));
+  return ok(buildPages(base, memory.value, capture.kpageflags, types, version, problems, options));
 }
 
 const sentence = (p: { file: string; line: number; reason: string }): string =>
@@ -104,14 +118,13 @@ function buildPages(
   pagetypes: Pagetypeinfo | undefined,
   version: KernelVersion | undefined,
   problems: CaptureProblem[],
+  options: TwinOptions,
 ): Twin {
   const { capture, zones } = base;
   const iomem = optional(capture, '/proc/iomem', parseIomem, problems);
   const known = iomem !== undefined && !iomemHidden(iomem) ? systemRamPfnRanges(iomem) : [];
   const ram: readonly FrameRange[] = known.length > 0 ? known : ramFromFlags(flags, memory);
   const ranges = ramRanges(ram, memory, zones);
-  // Before 6.12 (seen on 6.1) Movable takes part in min_free_kbytes like any zone.
-  const share = version !== undefined && !isAtLeast(version, { major: 6, minor: 12 });
   const machine = Machine.boot({
     ram: ranges,
     blockSize: memory.blockSizeBytes,
@@ -122,13 +135,9 @@ function buildPages(
       [...new Set(ranges.map((r) => r.node))].sort((a, b) => a - b),
     ),
     populate: 'nothing',
+    compat: options.compat ?? 'strict',
     code: 'shared',
-    watermarks: {
-      minFreeKbytes: 4 * zones.reduce((n, z) => n + (z.zone === 'Movable' && !share ? 0 : z.min), 0),
-      scaleFactor: 10,
-      thp: false,
-      movable: share ? 'share' : 'own',
-    },
+    watermarks: options.watermarks ?? watermarkSettingsOf(zones, sharesMovable(version)),
   });
   const virtioMem = (iomem ?? [])
     .filter((e) => /virtio_mem/.test(e.name))
@@ -204,6 +213,40 @@ function takeSpans(m: Machine, ranges: readonly RamRange[], zones: readonly Zone
     pool.startPfn = toPfn(covers ? (z.startPfn as number) : start);
     pool.endPfn = toPfn(covers ? (z.startPfn as number) + z.spanned : end);
   }
+}
+
+/**
+ * Settings that give the marks which were read. Where Linux's own rule gives them, with huge pages or without, they go on
+ * by that rule when memory comes or goes; else min_free_kbytes was written by somebody and stays.
+ */
+export function watermarkSettingsOf(zones: readonly ZoneinfoZone[], share: boolean): WatermarkSettings {
+  const input = zones.flatMap((z) => {
+    const zone = zoneIndexOf(z.zone);
+    return zone === undefined
+      ? []
+      : [{ node: z.node, zone, managed: z.managed, present: z.present, min: z.min - (z.boost ?? 0) }];
+  });
+  const movable = share ? ('share' as const) : ('own' as const);
+  for (const thp of [true, false]) {
+    const settings = { scaleFactor: 10, thp, movable };
+    const marks = computeWatermarks(input, settings);
+    // Marks are computed while the kernel still frees what it needed to boot: managed grew a little since.
+    const near = (a: number, b: number): boolean => Math.abs(a - b) <= 2 + b / 10;
+    if (marks.every((w, k) => near(w.min, (input[k] as { min: number }).min))) return settings;
+  }
+  const sum = input.reduce((n, z) => n + (z.zone === ZONE_MOVABLE && !share ? 0 : z.min), 0);
+  return { minFreeKbytes: 4 * sum, scaleFactor: 10, thp: false, movable };
+}
+
+/** Before 6.12 (seen on 6.1) Movable takes part in min_free_kbytes like any zone. */
+const sharesMovable = (version: KernelVersion | undefined): boolean =>
+  version !== undefined && !isAtLeast(version, { major: 6, minor: 12 });
+
+/** Settings of the marks that a capture shows; undefined where it shows no zones. */
+export function watermarkSettings(capture: Capture): WatermarkSettings | undefined {
+  const zones = parseZoneinfo(capture.tree.readText('/proc/zoneinfo') ?? '');
+  const version = parseVersion(capture.tree.readText('/proc/version') ?? '');
+  return zones.ok ? watermarkSettingsOf(zones.value, sharesMovable(version.ok ? version.value : undefined)) : undefined;
 }
 
 function takeWatermarks(m: Machine, zones: readonly ZoneinfoZone[]): void {
