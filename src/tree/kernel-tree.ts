@@ -29,7 +29,7 @@ import { kpagecountFile, kpageflagsFile } from './page-words.ts';
 import { routed } from './router.ts';
 import { sysctlVmDir } from './sysctl-dir.ts';
 import type { TreeContext } from './tree-context.ts';
-import { attribute, type DirNode, fixedDir, growingDir, link, procFile } from './tree-node.ts';
+import { attribute, type DirNode, type FileNode, fixedDir, growingDir, link, procFile } from './tree-node.ts';
 import { vmstatText } from './vmstat-file.ts';
 import { buddyinfoText, extfragText, pagetypeinfoText } from './zone-files.ts';
 import { zoneinfoText } from './zoneinfo-file.ts';
@@ -57,6 +57,7 @@ export function kernelTree(machine: Machine, options: KernelTreeOptions = {}): K
 function rootDir(c: TreeContext, counters: Counters): DirNode {
   return fixedDir({
     proc: fixedDir({
+      ...recordedFiles(c),
       buddyinfo: procFile(() => buddyinfoText(c)),
       cmdline: procFile(() => cmdlineText(c)),
       iomem: procFile(() => iomemText(c)),
@@ -86,6 +87,20 @@ function rootDir(c: TreeContext, counters: Counters): DirNode {
       module: fixedDir({ memory_hotplug: fixedDir({ parameters: memhpParamsDir(c) }) }),
     }),
   });
+}
+
+/** Files that say nothing of memory blocks, but that readers of a capture look for: as they were recorded. */
+function recordedFiles({ base }: TreeContext): Record<string, FileNode> {
+  const files: Record<string, FileNode> = {};
+  for (const [name, mode] of [
+    ['cpuinfo', 0o444],
+    ['modules', 0o444],
+    ['slabinfo', 0o400],
+  ] as const) {
+    const text = base?.readText(`/proc/${name}`);
+    if (text !== undefined) files[name] = procFile(() => text, mode);
+  }
+  return files;
 }
 
 const blockNames = (m: Machine): string[] => Array.from(m.blocks.id, (id) => blockName(toBlockId(id)));

@@ -9,7 +9,7 @@
 //   hotadd_memory_treat_as_movable         0644   0, 1: ours, after Ishimatsu's talk 2013: memory that is added comes
 //                                                 online in Movable; the same as auto_online_blocks=online_movable
 //   lowmem_reserve_ratio                   0444   the engine sets it at boot only
-//   extfrag_threshold, compaction_proactiveness   0444   Linux's defaults: nothing in the engine obeys them
+//   extfrag_threshold, compaction_proactiveness   0444   what was recorded, else Linux's default: the engine obeys neither
 //
 // Linux has all but the last two as 0644: here a file is writable only if the write does something, so that a script is
 // refused (EACCES) rather than believed. Numbers are read as proc_dointvec() does: decimal, blanks around it; else EINVAL.
@@ -28,11 +28,12 @@ const sysctl = (read: () => string, store?: FileNode['store']): FileNode => ({
   ...(store === undefined ? {} : { store }),
 });
 
-export function sysctlVmDir({ machine: m, profile }: TreeContext): DirNode {
+export function sysctlVmDir({ machine: m, profile, base }: TreeContext): DirNode {
+  const was = (name: string, text: string): FileNode => sysctl(() => base?.readText(`/proc/sys/vm/${name}`) ?? text);
   return fixedDir({
-    compaction_proactiveness: sysctl(() => '20\n'),
+    compaction_proactiveness: was('compaction_proactiveness', '20\n'),
     defrag_mode: profile.freePageblocks ? tunable(m, 'defrag_mode') : undefined,
-    extfrag_threshold: sysctl(() => '500\n'),
+    extfrag_threshold: was('extfrag_threshold', '500\n'),
     hotadd_memory_treat_as_movable: treatAsMovable(m),
     lowmem_reserve_ratio: sysctl(() => `${[...m.vm.lowmemReserveRatio, 0].join('\t')}\n`),
     min_free_kbytes: tunable(m, 'min_free_kbytes'),

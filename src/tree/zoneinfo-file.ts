@@ -103,16 +103,16 @@ function pagesetsOf(c: TreeContext, pool: Pool): ZoneinfoPageset[] {
   const cpus = allCpus(c);
   const counts = new Map<number, number>();
   pool.alloc.forEachPcp((cpu, _mt, _i, order) => counts.set(cpu, (counts.get(cpu) ?? 0) + (1 << order)));
-  const { limits, disabled } = pool.alloc.front.settings();
+  // The limits of Linux's lists, whichever lists the engine keeps in their place (page-alloc.ts).
   const near = m.spec.nodeCpus?.get(pool.node) ?? 0;
   const low = Math.max(0, pool.watermarks.low);
   const sizes = pcpSizes(pool.managed, low, near > 0 ? near : (m.spec.cpus ?? 1), m.vm.percpuPagelistHighFraction);
-  const off = disabled > 0; // while a block goes offline
+  const off = pool.alloc.front.settings().disabled > 0; // while a block of the zone goes offline
   return cpus.map((cpu, k) => ({
     cpu,
     count: counts.get(k) ?? 0,
-    high: off ? 0 : limits.high,
-    batch: off ? 1 : limits.batch,
+    high: off ? 0 : sizes.high,
+    batch: off ? 1 : sizes.batch,
     ...(c.profile.pcpHighMinMax ? { highMin: off ? 0 : sizes.high, highMax: off ? 0 : sizes.highMax } : {}),
     statThreshold: statThreshold(cpus.length, pool.managed),
   }));
