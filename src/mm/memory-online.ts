@@ -10,14 +10,15 @@
 //             present, not managed, its pageblocks Unmovable
 //   count     present, managed, span, group, watermarks; ONLINE
 //
-// Invariants: N1 nothing changes on a refusal; N2 managed grows by the frames that became free, present by the block.
+// Invariants: N1 nothing changes on a refusal (in `linux` a span may: spanAfterVeto); N2 managed grows by the frames that
+// became free, present by the block.
 //
 // Follows Linux v6.12 mm/memory_hotplug.c: online_pages(), mhp_init_memmap_on_memory(); drivers/base/memory.c:
 // memory_block_online() (spec 1.6, 1.7, 1.10, 3.3, 4.4).
 
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, toPfn } from '#base/units';
-import { MIGRATE_UNMOVABLE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import { MIGRATE_UNMOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
 import { CLASS_TRAITS, ZONE_MOVABLE } from './page-class.ts';
@@ -25,7 +26,7 @@ import { allocationsIn, BlockerList, blockerOf } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
 import { type Refusal, refusal } from './refusal.ts';
 import { type OnlineType, zoneForBlock } from './zone-choice.ts';
-import { growSpan } from './zone-span.ts';
+import { growSpan, shrinkSpan } from './zone-span.ts';
 
 export type OnlineReport = { readonly block: BlockId; readonly pages: number; readonly zone: string };
 
@@ -56,7 +57,13 @@ export function onlineBlock(m: Machine, block: BlockId, how: OnlineType): Result
   }
   const zone = zoneForBlock(m, row, how);
   const objection = askListeners(m, block);
-  if (objection !== undefined) return err(objection);
+  if (objection !== undefined) {
+    const digits = (pfn: number): string => `0x${(pfn * PAGE_SIZE).toString(16).padStart(8, '0')}`;
+    const last = `0x${(endPfn * PAGE_SIZE - 1).toString(16).padStart(8, '0')}`;
+    m.onLog?.({ level: 'debug', text: `online_pages [mem ${digits(startPfn + vmemmap)}-${last}] failed` });
+    if (m.spec.compat === 'linux') spanAfterVeto(m, m.poolOfZone(blocks.node[row] as number, zone), startPfn, endPfn);
+    return err(objection);
+  }
 
   // ═══ Point of no return: nothing below can fail. ═══
   if (poisoned.items.length > 0) {
@@ -89,6 +96,15 @@ export function onlineBlock(m: Machine, block: BlockId, how: OnlineType): Result
   for (const n of m.notifiers) n.online?.(block);
   m.emit({ type: 'online', block, zone: pool.name });
   return ok({ block, pages, zone: pool.name });
+}
+
+/**
+ * Linux gives the block to the zone before it asks and takes it back afterwards: a zone that spanned more than its memory
+ * (to the border at 4 GiB) then ends at the last memory that is there.
+ */
+function spanAfterVeto(m: Machine, pool: Pool, start: number, end: number): void {
+  growSpan(pool, start, end);
+  shrinkSpan(m, pool, start, end);
 }
 
 /** PREPARE_ONLINE and GOING_ONLINE. CANCEL_ONLINE also reaches listeners behind the one that objected. */
