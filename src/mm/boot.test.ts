@@ -194,6 +194,16 @@ describe('boot', () => {
     expect(m.holders.length).toBe(0);
   });
 
+  it('BT14 percpu_pagelist_high_fraction sizes the per-CPU lists, unless the spec does', () => {
+    const cmdline = 'sysctl.vm.percpu_pagelist_high_fraction=8';
+    const fraction = (m: Machine): number => m.vm.percpuPagelistHighFraction;
+    expect(fraction(boot(simpleSpec(GIB)))).toBe(0);
+    expect(fraction(boot({ ...simpleSpec(GIB), cmdline }))).toBe(8);
+    const watermarks = { scaleFactor: 10, thp: false, highFraction: 16 };
+    expect(fraction(boot({ ...simpleSpec(GIB), cmdline, watermarks }))).toBe(16);
+    expect(fraction(boot({ ...simpleSpec(GIB), cmdline, watermarks: 'none' }))).toBe(0);
+  });
+
   it('BT14 what the machine was told is its params, and its hotplug settings follow; the spec’s own settings win', () => {
     const cmdline = 'memhp_default_state=offline memory_hotplug.online_policy=auto-movable movable_node foo=1';
     const m = boot({ ...simpleSpec(GIB), cmdline });

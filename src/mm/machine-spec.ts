@@ -56,6 +56,8 @@ export type MachineSpec = {
   readonly ram: readonly RamRange[];
   /** Parts of the RAM that never reach the allocator (kernel image, firmware, boot memmap). */
   readonly reserved?: readonly ReservedRange[];
+  /** CMA areas: whole pageblocks, free at boot, each in one zone (cma.ts). */
+  readonly cma?: readonly ReservedRange[];
   /** First frame of Movable, by node; wins over what the command line asks for. */
   readonly movableStart?: ReadonlyMap<NodeId, Pfn>;
   /** Bytes; undefined = the x86-64 rule of spec 1.2. */
@@ -86,18 +88,21 @@ export type ZonedRange = Required<Omit<RamRange, 'hotpluggable' | 'mirrored'>>;
 
 /**
  * What a machine is after its command line was obeyed: RAM that mem= cuts off is gone, CPUs are counted from their
- * masks. Ranges that name their zone, and offline ones, are not boot memory: mem= leaves them alone.
+ * masks, per-CPU lists are sized by percpu_pagelist_high_fraction. Ranges that name their zone, and offline ones, are not boot memory: mem= leaves them alone.
  */
 export function obeyed(spec: MachineSpec): MachineSpec {
-  const { memEndPfn } = bootParamsOf(spec);
+  const { memEndPfn, percpuPagelistHighFraction: fraction } = bootParamsOf(spec);
   const below = <R extends { readonly start: Pfn; readonly end: Pfn }>(r: R): R[] =>
     r.start >= memEndPfn ? [] : [{ ...r, end: toPfn(Math.min(r.end, memEndPfn)) }];
   const atBoot = (r: RamRange): boolean => r.zone === undefined && r.offline !== true;
   const cuts = spec.ram.some((r) => atBoot(r) && r.end > memEndPfn);
   const masks = [...(spec.cpuMask ?? [])].filter(([, cpus]) => cpus.length > 0);
-  if (!cuts && masks.length === 0) return spec;
+  const marks = spec.watermarks ?? { scaleFactor: 10, thp: false };
+  const pcp = fraction > 0 && marks !== 'none' && marks.highFraction === undefined;
+  if (!cuts && !pcp && masks.length === 0) return spec;
   return {
     ...spec,
+    ...(pcp ? { watermarks: { ...marks, highFraction: fraction } } : {}),
     ...(masks.length === 0
       ? {}
       : {
