@@ -8,7 +8,14 @@
 const GIB = 2 ** 30;
 const ALIGN = 2 ** 21;
 
-export type Device = { readonly id: string; readonly start: number; readonly size: number; readonly node: number };
+export type Device = {
+  readonly id: string;
+  /** pc-dimm, virtio-mem-pci. */
+  readonly driver: string;
+  readonly start: number;
+  readonly size: number;
+  readonly node: number;
+};
 
 export class DeviceMemory {
   readonly #base: number;
@@ -22,7 +29,7 @@ export class DeviceMemory {
   }
 
   /** Plugs a device, at an address of its own or the first that fits. */
-  plug(id: string, size: number, node: number, addr?: number): Device {
+  plug(id: string, driver: string, size: number, node: number, addr?: number): Device {
     let start = addr ?? this.#base;
     if (addr === undefined) {
       for (const d of this.#devices) {
@@ -30,10 +37,15 @@ export class DeviceMemory {
         start = Math.max(start, Math.ceil((d.start + d.size) / ALIGN) * ALIGN);
       }
     }
-    const device = { id, start, size, node };
+    const device = { id, driver, start, size, node };
     this.#devices.push(device);
     this.#devices.sort((a, b) => a.start - b.start);
     return device;
+  }
+
+  /** Ascending by address. */
+  all(): readonly Device[] {
+    return this.#devices;
   }
 
   get(id: string): Device | undefined {

@@ -24,6 +24,7 @@ import { buildTwin, watermarkSettings } from '#twin/build';
 import { ramRanges } from '#twin/layout';
 import { assumedFlags } from './assumed-flags.ts';
 import { beforeDevices } from './before-devices.ts';
+import { compareBoot } from './compare-boot.ts';
 import { compareSnapshot, compareZones, type FirstReading, firstReading } from './compare-snapshot.ts';
 import { type Device, DeviceMemory } from './device-memory.ts';
 import { evacuate } from './evacuate.ts';
@@ -61,6 +62,15 @@ export function replay(recording: Recording): Result<Tally, string> {
   const machine = machineOf(start.capture, watermarkSettings(capture));
   if (!machine.ok) return machine;
   const run = new Replay(recording, machine.value, boot, start.capture, start.goneKb);
+  if (plugged.length === 0) {
+    run.tally.at = { line: boot.line, t: 0 };
+    compareBoot(
+      run.tally,
+      boot,
+      capture,
+      new DeviceSlots(boot).memory.all().filter((d) => d.driver === 'pc-dimm'),
+    );
+  }
   for (const op of parsed.value.ops) run.step(op);
   run.finish();
   return ok(run.tally);
@@ -100,7 +110,8 @@ class DeviceSlots {
       const size = this.#backends.get(words.memdev ?? '');
       const address = words.addr ?? words.memaddr;
       if (size === undefined || words.id === undefined) continue;
-      this.memory.plug(words.id, size, Number(words.node ?? 0), address === undefined ? undefined : Number(address));
+      const addr = address === undefined ? undefined : Number(address);
+      this.memory.plug(words.id, words[''] ?? '', size, Number(words.node ?? 0), addr);
     }
   }
 
@@ -113,7 +124,7 @@ class DeviceSlots {
     const size = this.#backends.get(String(args.memdev));
     if (size === undefined) return undefined;
     const addr = args.addr === undefined ? undefined : Number(args.addr);
-    return this.memory.plug(String(args.id), size, Number(args.node ?? 0), addr);
+    return this.memory.plug(String(args.id), 'pc-dimm', size, Number(args.node ?? 0), addr);
   }
 }
 
