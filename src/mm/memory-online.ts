@@ -5,9 +5,9 @@
 //   choose    the zone, by request and policy                            zone-choice.ts
 //   notify    PREPARE_ONLINE, GOING_ONLINE: listeners in order                           their errno; CANCEL to all
 //   ═══ point of no return ═══
-//   hand over frames go behind the free ones that are there, in chunks of order 10, type Movable; those that stay out
-//             (never plugged by virtio-mem, not backed) are present and not managed; the block's own memmap is
-//             present, not managed, its pageblocks Unmovable
+//   hand over frames go behind the free ones that are there, in chunks of order 10, type Movable, as far as the driver
+//             with the callback wants (online-callback.ts); those that stay out (never plugged by virtio-mem, not
+//             backed) are present and not managed; the block's own memmap is present, not managed, its pageblocks Unmovable
 //   count     present, managed, span, group, watermarks; ONLINE
 //
 // Invariants: N1 nothing changes on a refusal (in `linux` a span may: spanAfterVeto); N2 managed grows by the frames that
@@ -21,6 +21,7 @@ import { type BlockId, toPfn } from '#base/units';
 import { MIGRATE_UNMOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
+import { onlinePagesRange } from './online-callback.ts';
 import { CLASS_TRAITS, ZONE_MOVABLE } from './page-class.ts';
 import { allocationsIn, BlockerList, blockerOf } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
@@ -76,16 +77,15 @@ export function onlineBlock(m: Machine, block: BlockId, how: OnlineType): Result
   pool.widen(whole, end, m.sections.frames);
   m.poolOf.fill(pool.id, whole >>> PAGEBLOCK_ORDER, end >>> PAGEBLOCK_ORDER);
   for (let i = whole; i < start; i += PAGEBLOCK_PAGES) pool.alloc.setPageblockType(i - pool.base, MIGRATE_UNMOVABLE);
+  const managed = pool.managed;
   let at = start;
-  let pages = 0;
   for (const s of stayed) {
-    if (s.head > at) pool.fill(at, s.head);
-    pages += s.head - at;
+    if (s.head > at) onlinePagesRange(m, pool, at, s.head);
     at = s.head + s.pages;
   }
-  if (end > at) pool.fill(at, end);
-  pages += end - at;
-  pool.managed += pages + (headManaged(m, startPfn) ? vmemmap : 0);
+  if (end > at) onlinePagesRange(m, pool, at, end);
+  const pages = pool.managed - managed;
+  if (headManaged(m, startPfn)) pool.managed += vmemmap;
   pool.present += end - whole;
   if (blocks.early[row] === 1) pool.presentEarly += end - whole;
   countGroup(m, row, pool, end - whole);
