@@ -11,14 +11,16 @@
 // Follows Linux v6.12 mm/hugetlb.c: hugetlb_hstate_alloc_pages(), __alloc_bootmem_huge_page(), alloc_pool_huge_folio();
 // mm/memblock.c: memblock_find_in_range_node() for the direction.
 
-import { type NodeId, toOrder, toPfn } from '#base/units';
-import { bootParamsOf, HUGE_1G, HUGE_2M, type HugepageRequest } from './boot-params.ts';
+import { type NodeId, toHolderId, toOrder, toPfn } from '#base/units';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import { BYTES_1G, BYTES_2M, type HugepageRequest } from './hugepage-params.ts';
+import { HUGE_1G, HUGE_2M } from './hugetlb.ts';
+import { adoptHugePages } from './hugetlb-resize.ts';
 import type { Machine } from './machine.ts';
 import type { ZonedRange } from './machine-spec.ts';
 import type { Pool } from './pool.ts';
 
-/** Holders of the pages that hugepages= asks for. */
+/** Holders of the pages until they are their pool's. Nobody else has huge pages while a machine boots. */
 const HOLDER_2M = 'huge pages of 2 MiB';
 const HOLDER_1G = 'huge pages of 1 GiB';
 
@@ -33,10 +35,10 @@ type Span = { readonly start: number; readonly end: number };
  * @returns the ranges that were taken, whole pages of 1 GiB
  */
 export function bootGigantic(m: Machine, zoned: readonly ZonedRange[], taken: readonly Span[]): Span[] {
-  const params = bootParamsOf(m.spec);
-  const request = params.hugepages.find((h) => h.size === HUGE_1G);
+  const { params } = m;
+  const request = params.hugepages.find((h) => h.size === BYTES_1G);
   if (request === undefined || request.count === 0) return [];
-  const pages = HUGE_1G / PAGE_SIZE;
+  const pages = BYTES_1G / PAGE_SIZE;
   const candidates = new Map<NodeId, number[]>();
   for (const r of wholeRanges(zoned.filter((z) => !z.offline))) {
     if (params.movableNode && m.spec.ram.some((x) => x.hotpluggable === true && x.start < r.end && r.start < x.end))
@@ -103,21 +105,27 @@ function inTurns(request: HugepageRequest, nodes: readonly NodeId[], take: (node
 }
 
 /**
- * Huge pages of 2 MiB, from the allocators, which may run out: the pool is then smaller than was asked for.
+ * Huge pages of 2 MiB, from the allocators, which may run out; then those of both sizes become their pools'
+ * (hugetlb.ts), free.
  *
  * After the watermarks are known. Nodes take turns, as alloc_pool_huge_folio() lets them.
  */
 export function bootHugepages(m: Machine): void {
   if (m.spec.populate === 'nothing') return;
-  const request = bootParamsOf(m.spec).hugepages.find((h) => h.size === HUGE_2M);
-  if (request === undefined || request.count === 0) return;
-  const holder = m.addHolder({ class: 'hugetlb', name: HOLDER_2M });
-  inTurns(request, m.nodes, (node) => {
-    const pfn = m.alloc(holder, toOrder(PAGEBLOCK_ORDER), { node });
-    if (pfn < 0) return false;
-    const pool = m.poolAt(m.sections.indexOf(toPfn(pfn))) as Pool; // it was just handed out
-    if (pool.node === node) return true;
-    m.free(toPfn(pfn)); // Linux asks with __GFP_THISNODE
-    return false;
+  const request = m.params.hugepages.find((h) => h.size === BYTES_2M);
+  if (request !== undefined && request.count > 0) {
+    const holder = m.addHolder({ class: 'hugetlb', name: HOLDER_2M });
+    inTurns(request, m.nodes, (node) => {
+      const pfn = m.alloc(holder, toOrder(PAGEBLOCK_ORDER), { node });
+      if (pfn < 0) return false;
+      const pool = m.poolAt(m.sections.indexOf(toPfn(pfn))) as Pool; // it was just handed out
+      if (pool.node === node) return true;
+      m.free(toPfn(pfn)); // Linux asks with __GFP_THISNODE
+      return false;
+    });
+  }
+  m.holders.specs.forEach((spec, id) => {
+    if (spec.class === 'hugetlb') adoptHugePages(m, HUGE_2M, toHolderId(id));
+    if (spec.class === 'gigantic') adoptHugePages(m, HUGE_1G, toHolderId(id));
   });
 }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { toNodeId, toPfn } from '#base/units';
-import { bootParamsOf, defaultBootParams, hotplugSettingsOf, memparse, parseCommandLine } from './boot-params.ts';
+import { bootParamsOf, defaultBootParams, hotplugSettingsOf, parseCommandLine } from './boot-params.ts';
+import { memparse } from './memparse.ts';
 
 const G = 2 ** 18; // frames
 

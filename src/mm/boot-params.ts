@@ -28,21 +28,13 @@
 import { argOf, sameName, splitArgs } from '#base/next-arg';
 import { MAX_ORDER, PAGE_SHIFT, PAGEBLOCK_ORDER } from './geometry.ts';
 import { type HotplugSettings, ONLINE_POLICIES, type OnlinePolicy } from './hotplug.ts';
+import { BYTES_2M, HugepageParser, type HugepageRequest } from './hugepage-params.ts';
 import { AUTO_ONLINE, type AutoOnline, KERNEL_PROFILES, type KernelName } from './kernel-profile.ts';
 import type { MachineSpec } from './machine-spec.ts';
+import { memparse, simpleStrtoull } from './memparse.ts';
 
 /** kernelcore= or movablecore=: frames, unless percent is not 0. Both 0: not asked for. */
 export type CoreRequest = { readonly pages: number; readonly percent: number };
-
-/** A pool of huge pages to be filled at boot. */
-export type HugepageRequest = {
-  /** 2 MiB or 1 GiB, in bytes. */
-  readonly size: number;
-  /** Huge pages in all. */
-  readonly count: number;
-  /** By node id; empty: spread over the nodes in turn. */
-  readonly perNode: ReadonlyMap<number, number>;
-};
 
 /**
  * `ignored`  Linux knows the word, but not with this value, here, or on this kernel
@@ -81,20 +73,13 @@ export type BootParams = {
   readonly initArgs: readonly string[];
 };
 
-const MIB = 2 ** 20;
-export const HUGE_2M = 2 * MIB;
-export const HUGE_1G = 1024 * MIB;
-/** arch/x86/mm/hugetlbpage.c: arch_hugetlb_valid_size(), of a CPU with 1 GiB pages. */
-const HUGE_SIZES: readonly number[] = [HUGE_2M, HUGE_1G];
 /** mm/page_alloc.c: MIN_PERCPU_PAGELIST_HIGH_FRACTION. */
 const MIN_HIGH_FRACTION = 8;
 const MAX_UINT = 2 ** 32 - 1;
-/** include/linux/numa.h with CONFIG_NODES_SHIFT=10. */
-const MAX_NUMNODES = 1024;
 const NO_CORE: CoreRequest = { pages: 0, percent: 0 };
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
-type Draft = Mutable<Omit<BootParams, 'hugepages'>> & { readonly remarks: Remark[]; readonly huge: HugeParser };
+type Draft = Mutable<Omit<BootParams, 'hugepages'>> & { readonly remarks: Remark[]; readonly huge: HugepageParser };
 
 /** Why a word had no effect; undefined when it was obeyed. */
 type Verdict = string | undefined;
@@ -160,13 +145,13 @@ export function parseCommandLine(line: string, options: ParseOptions = {}): Boot
     autoMovableRatio: 301,
     autoMovableNumaAware: true,
     hotaddTreatAsMovable: false,
-    defaultHugepageSize: HUGE_2M,
+    defaultHugepageSize: BYTES_2M,
     percpuPagelistHighFraction: 0,
     pageReporting: false,
     pageReportingOrder: PAGEBLOCK_ORDER,
     remarks: [],
     initArgs: [],
-    huge: new HugeParser(options.nodes),
+    huge: new HugepageParser(options.nodes),
   };
   const words = splitArgs(line);
   const dashes = words.indexOf('--');
@@ -182,7 +167,7 @@ export function parseCommandLine(line: string, options: ParseOptions = {}): Boot
   }
   const { huge, ...rest } = draft;
   const { requests, defaultSize, lost } = huge.finish();
-  if (lost !== undefined) draft.remarks.push(lost);
+  if (lost !== undefined) draft.remarks.push({ kind: 'ignored', ...lost });
   return {
     ...rest,
     defaultHugepageSize: defaultSize,
@@ -334,26 +319,6 @@ const NOT_MODELLED: ReadonlyMap<string, string> = new Map(
 
 // ------------------------------------------------------------------------------------------------------------- values
 
-/**
- * Linux's memparse(): digits (0x hexadecimal, 0 octal) and a suffix K M G T P E; what follows is not looked at. Text
- * that is no number is 0; 64 bits, and what is beyond is lost, as there.
- */
-export function memparse(text: string): bigint {
-  const { value, rest } = simpleStrtoull(text);
-  const power = 'KMGTPE'.indexOf((rest[0] ?? '').toUpperCase());
-  return rest === '' || power < 0 ? value : BigInt.asUintN(64, value << BigInt(10 * (power + 1)));
-}
-
-/** lib/vsprintf.c: simple_strtoull() with base 0. */
-function simpleStrtoull(text: string): { value: bigint; rest: string } {
-  const m = /^(?:0x[0-9a-f]+|0[0-7]*|[1-9]\d*)/i.exec(text);
-  if (m === null) return { value: 0n, rest: text };
-  const digits = m[0];
-  const octal = /^0[0-7]+$/.test(digits);
-  const value = BigInt.asUintN(64, BigInt(octal ? `0o${digits.slice(1)}` : digits));
-  return { value, rest: text.slice(digits.length) };
-}
-
 const pagesOf = (bytes: bigint): number => Number(bytes >> BigInt(PAGE_SHIFT)); // at most 2^52: exact
 
 /** mm/mm_init.c: cmdline_parse_core(). A percentage of 0 leaves an earlier size standing, as there. */
@@ -377,131 +342,4 @@ function unsigned(value: string | undefined): number | undefined {
 function bool(value: string | undefined): boolean | undefined {
   if (value === undefined || /^([yYtT1]|[oO][nN])/.test(value)) return true;
   return /^([nNfF0]|[oO][fF])/.test(value) ? false : undefined;
-}
-
-// --------------------------------------------------------------------------------------------------------- huge pages
-
-type Hstate = { readonly size: number; count: number; perNode: Map<number, number> };
-
-/**
- * The three words of huge pages, whose meaning depends on their order (mm/hugetlb.c):
- *
- *   hugepages=N                     before any size: N of the default size, whatever that will be
- *   hugepagesz=S hugepages=N        N of size S
- *   default_hugepagesz=S            S is the default; takes over the N that came before
- */
-class HugeParser {
-  readonly #nodes: readonly number[] | undefined;
-  readonly #states: Hstate[] = [];
-  /** hugepages= before any size. */
-  #early: Hstate = { size: 0, count: 0, perNode: new Map() };
-  #current: Hstate | undefined;
-  #default: Hstate | undefined;
-  /** False after a size that does not exist: the next count has nothing to count. */
-  #sizeValid = true;
-  /** The pool that the last count went to: two counts in a row for one pool are a mistake. */
-  #lastCounted: Hstate | undefined;
-
-  constructor(nodes: readonly number[] | undefined) {
-    this.#nodes = nodes;
-  }
-
-  hugepages(value: string | undefined): Verdict {
-    if (value === undefined) return NO_VALUE;
-    if (!this.#sizeValid) {
-      this.#sizeValid = true;
-      return 'it does not follow a valid hugepagesz';
-    }
-    const pool = this.#states.length === 0 ? this.#early : (this.#current as Hstate); // set with the first state
-    if (pool === this.#lastCounted) return 'given twice without hugepagesz in between';
-    const request = this.#counts(value);
-    if (request === undefined) {
-      pool.count = 0;
-      pool.perNode = new Map();
-      return 'not a count, nor NODE:COUNT for nodes that are online';
-    }
-    pool.count = request.count;
-    pool.perNode = request.perNode;
-    this.#lastCounted = pool;
-    return undefined;
-  }
-
-  #counts(value: string): { count: number; perNode: Map<number, number> } | undefined {
-    const plain = /^\d+(?![\d:])/.exec(value);
-    if (plain !== null) return { count: Number(plain[0]), perNode: new Map() }; // what follows is not looked at
-    const perNode = new Map<number, number>();
-    let count = 0;
-    for (let rest = value; ; ) {
-      const m = /^(\d+):(\d+)/.exec(rest);
-      if (m === null) return undefined;
-      const node = Number(m[1]);
-      if (node >= MAX_NUMNODES || this.#nodes?.includes(node) === false) return undefined;
-      perNode.set(node, Number(m[2]));
-      count += Number(m[2]);
-      rest = rest.slice(m[0].length);
-      if (!rest.startsWith(',') || rest.length === 1) return { count, perNode };
-      rest = rest.slice(1);
-    }
-  }
-
-  hugepagesz(value: string | undefined): Verdict {
-    this.#sizeValid = false;
-    const size = hugeSize(value);
-    if (size === undefined) return 'not a huge page size of x86-64: 2M or 1G';
-    const known = this.#states.find((s) => s.size === size);
-    if (known !== undefined) {
-      // Allowed once more for the default size, whose count has not been given yet.
-      if (known !== this.#default || known.count > 0) return 'this size was given before';
-      this.#current = known;
-    } else this.#current = this.#add(size);
-    this.#sizeValid = true;
-    return undefined;
-  }
-
-  defaultHugepagesz(value: string | undefined): Verdict {
-    this.#sizeValid = false;
-    if (this.#default !== undefined) return 'given before: the first one stands';
-    const size = hugeSize(value);
-    if (size === undefined) return 'not a huge page size of x86-64: 2M or 1G';
-    const pool = this.#states.find((s) => s.size === size);
-    // Linux: hugetlb_add_hstate() of a size that exists changes nothing, not even which pool a count goes to.
-    this.#default = pool ?? this.#add(size);
-    if (pool === undefined) this.#current = this.#default;
-    this.#sizeValid = true;
-    if (this.#early.count > 0) {
-      this.#default.count = this.#early.count;
-      this.#default.perNode = this.#early.perNode;
-      this.#early = { size: 0, count: 0, perNode: new Map() };
-    }
-    return undefined;
-  }
-
-  #add(size: number): Hstate {
-    const state: Hstate = { size, count: 0, perNode: new Map() };
-    this.#states.push(state);
-    return state;
-  }
-
-  finish(): { requests: HugepageRequest[]; defaultSize: number; lost: Remark | undefined } {
-    let lost: Remark | undefined;
-    const fallback =
-      this.#default ??
-      this.#states.find((s) => s.size === HUGE_2M) ??
-      (this.#early.count > 0 ? this.#add(HUGE_2M) : undefined);
-    if (this.#early.count > 0 && fallback !== undefined) {
-      if (fallback.count > 0) {
-        const why = `the default size has a count of its own, ${fallback.count}`;
-        lost = { kind: 'ignored', word: `hugepages=${this.#early.count}`, why };
-      } else {
-        fallback.count = this.#early.count;
-        fallback.perNode = this.#early.perNode;
-      }
-    }
-    return { requests: this.#states, defaultSize: this.#default?.size ?? HUGE_2M, lost };
-  }
-}
-
-function hugeSize(value: string | undefined): number | undefined {
-  const size = value === undefined ? 0 : Number(memparse(value));
-  return HUGE_SIZES.includes(size) ? size : undefined;
 }

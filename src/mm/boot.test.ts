@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { toNodeId, toOrder, toPfn } from '#base/units';
+import { HUGE_1G, HUGE_2M, hugetlbCounts } from './hugetlb.ts';
 import { Machine } from './machine.ts';
 import { type MachineSpec, type RamRange, simpleSpec } from './machine-spec.ts';
 import { PAGE_CLASSES } from './page-class.ts';
@@ -140,6 +141,8 @@ describe('boot', () => {
     const two = [ram(0, G / 4, 0), ram(G, 2 * G, 1)];
     const counts = (cmdline: string): number[] => {
       const m = boot({ ram: two, cmdline });
+      const pool = hugetlbCounts(m, HUGE_2M);
+      expect(pool.free).toBe(pool.nr);
       const out = [0, 0];
       for (let h = 0; h < m.holders.length; h++) {
         m.forEachFrameOf(h as never, (pfn, order) => {
@@ -147,6 +150,7 @@ describe('boot', () => {
           out[pfn < G ? 0 : 1] = (out[pfn < G ? 0 : 1] as number) + 1;
         });
       }
+      expect(pool.nr).toBe(out[0] + out[1]);
       return out;
     };
     expect(counts('hugepages=7')).toEqual([4, 3]);
@@ -179,6 +183,8 @@ describe('boot', () => {
     expect(starts(boot({ ...spec, cmdline: `${line}=0:1,1:5` }))).toEqual([7, 8]);
     const reserved = [{ start: toPfn(7 * G + 9), end: toPfn(7 * G + 10), name: 'r' }];
     expect(starts(boot({ ...spec, reserved, cmdline: `${line}=1` }))).toEqual([6]);
+    expect(hugetlbCounts(m, HUGE_1G)).toMatchObject({ nr: 3, free: 3 });
+    expect(hugetlbCounts(m, HUGE_1G, node(1))).toMatchObject({ nr: 1 });
     // In Movable too: it does not exist yet for who allocates then.
     const movable = boot({ ...spec, cmdline: `${line}=1 kernelcore=5G` });
     expect(movable.frame(toPfn((starts(movable)[0] as number) * G))).toMatchObject({ pool: { name: 'Movable' } });
