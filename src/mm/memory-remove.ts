@@ -16,7 +16,7 @@ import { type NodeId, toBlockId, toPfn } from '#base/units';
 import { PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
 import type { AddedRange } from './hotplug.ts';
 import type { Machine } from './machine.ts';
-import { PAGES_PER_GIGABYTE, releaseKernelMemmap, splitMemmap } from './memmap.ts';
+import { type MemmapFrames, PAGES_PER_GIGABYTE, releaseKernelMemmap, splitMemmap } from './memmap.ts';
 import type { MemoryRange } from './memory-add.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
 import { allocationsIn } from './page-isolation.ts';
@@ -69,18 +69,19 @@ export function removeMemory(m: Machine, range: MemoryRange): Result<RemoveRepor
   // ═══ Point of no return: nothing below can fail. ═══
   const nodes = new Set<NodeId>();
   const perBlock = blockPages / PAGES_PER_SECTION;
-  for (let k = 0; k < count; k++) {
+  // Last block first, so that holders get their slots back in the order in which the add took them (A3).
+  for (let k = count - 1; k >= 0; k--) {
     nodes.add(blocks.node[row + k] as NodeId);
     const group = m.hotplug.groups.get(blocks.group[row + k] as number);
     if (group !== undefined) group.blocks--;
     const index = m.sections.indexOf(toPfn(start + k * blockPages));
-    for (const a of [...allocationsIn(m, index, index + blockPages)]) m.forget(a.head);
+    for (const a of [...allocationsIn(m, index, index + blockPages)].reverse()) m.forget(a.head);
     for (let n = 0; n < perBlock; n++) m.sections.remove((first + k) * perBlock + n);
   }
   blocks.remove(first, count);
   m.growTables();
+  releaseAddresses(m, start, end);
   const kernelPages = forgetRanges(m, start, end);
-  m.hotplug.resources.release(start * PAGE_SIZE, end * PAGE_SIZE - 1);
   const gone = [...nodes].filter((n) => m.tryOfflineNode(n));
   m.emit({ type: 'remove', start, end, node: [...nodes][0] as NodeId });
   return ok({ blocks: count, kernelPages, nodes: gone });
@@ -88,8 +89,8 @@ export function removeMemory(m: Machine, range: MemoryRange): Result<RemoveRepor
 
 /** The adds that [start, end) came by are gone, or cut to what is left of them. @returns frames that their memmaps gave back */
 function forgetRanges(m: Machine, start: number, end: number): number {
-  let pages = 0;
   const left: AddedRange[] = [];
+  const given: MemmapFrames[] = [];
   for (const r of m.hotplug.ranges) {
     if (r.end <= start || end <= r.start) {
       left.push(r);
@@ -98,10 +99,39 @@ function forgetRanges(m: Machine, start: number, end: number): number {
     const { before, gone, after } = splitMemmap(r.memmap, r, { start, end });
     if (r.start < start) left.push({ ...partOf(r, r.start, start), memmap: before });
     if (end < r.end) left.push({ ...partOf(r, end, r.end), memmap: after });
-    if (gone !== undefined) pages += releaseKernelMemmap(m, gone);
+    if (gone !== undefined) given.push(gone);
   }
   m.hotplug.ranges = left;
-  return pages;
+  return given.reduce((pages, frames) => pages + releaseKernelMemmap(m, withoutShared(left, frames)), 0);
+}
+
+/**
+ * A page table that another add came to use does not go with the one that took it: it becomes the other's. Linux frees a
+ * table when its last entry is gone. @returns the frames that nobody else needs
+ */
+function withoutShared(ranges: AddedRange[], frames: MemmapFrames): MemmapFrames {
+  const tables = frames.tables.filter((t) => {
+    const heir = ranges.findIndex((r) => r.start < t.endPfn && t.startPfn < r.end);
+    if (heir < 0) return true;
+    const r = ranges[heir] as AddedRange; // found above
+    const own = r.memmap ?? { tables: [], chunks: [], pages: 0 };
+    ranges[heir] = { ...r, memmap: { ...own, tables: [...own.tables, t], pages: own.pages + 1 } };
+    return false;
+  });
+  return { ...frames, tables, pages: frames.pages - (frames.tables.length - tables.length) };
+}
+
+/** Gives the addresses back, add by add: neighbours that came apart are lines of their own in /proc/iomem. */
+function releaseAddresses(m: Machine, start: number, end: number): void {
+  const borders = new Set([start, end]);
+  for (const r of m.hotplug.ranges) {
+    if (start < r.start && r.start < end) borders.add(r.start);
+    if (start < r.end && r.end < end) borders.add(r.end);
+  }
+  const cuts = [...borders].sort((a, b) => a - b);
+  for (let k = 0; k + 1 < cuts.length; k++) {
+    m.hotplug.resources.release((cuts[k] as number) * PAGE_SIZE, (cuts[k + 1] as number) * PAGE_SIZE - 1);
+  }
 }
 
 /** What is left of an add: struct pages are even; a GiB of the direct map that is cut goes on in leaves of 2 MiB. */
