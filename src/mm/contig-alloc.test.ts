@@ -195,6 +195,21 @@ describe('allocContigRange', () => {
       expect(m.check()).toEqual([]);
     }
   });
+
+  it('AC2 frames that an allocation of order 10 leaves behind in the range are out of reach at once', () => {
+    const { m, holder } = worldFrom('n0 Normal ........|........|M.......|........');
+    expect(m.alloc(holder('T'), toOrder(10))).toBe(0);
+    const h = m.addHolder({ class: 'driver', name: 'camera' });
+    const got: number[] = [];
+    let asked = 0;
+    const signal = (): boolean => {
+      if (++asked === 2) for (let k = 0; k < 2; k++) got.push(m.alloc(holder('T'), toOrder(9)));
+      return false;
+    };
+    expect(allocContigRange(m, toPfn(512), toPfn(1536), { holder: h, signal }).ok).toBe(true);
+    expect(got.map((pfn) => pfn >= 1536)).toEqual([true, true]);
+    expect(m.check()).toEqual([]);
+  });
 });
 
 describe('allocContigPages', () => {

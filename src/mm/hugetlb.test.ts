@@ -22,6 +22,7 @@ import { adoptHugePages, freeHugePages, setNrHugepages, setNrOvercommitHugepages
 import { Machine } from './machine.ts';
 import { copyMachineStates } from './machine-state.ts';
 import { ZONE_MOVABLE } from './page-class.ts';
+import { isolatePageblock, unisolatePageblock } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
 
 const N0 = toNodeId(0);
@@ -286,6 +287,50 @@ describe('promises, faults and surplus', () => {
       [1, 0, 0, 1],
     ]);
     expect(m.frame(toPfn(pfn)).state).toBe('free');
+    sound(m);
+  });
+});
+
+describe('pages that lie elsewhere than they began', () => {
+  it('HU9 a used surplus page that moves into a free page of the pool takes its surplus along', () => {
+    const { m } = worldFrom('n0 Normal ........\n n1 Normal ........', { contents: 'bytes' });
+    const h = user(m);
+    setNrHugepages(m, HUGE_2M, 1, N1);
+    const first = fault(m, h, N1);
+    m.write(toPfn(first), 0, Uint8Array.of(66));
+    releaseHuge(m, toPfn(first)); // the pool's page on node 1 has somebody's bytes
+    setNrHugepages(m, HUGE_2M, 1, N0);
+    const pfn = fault(m, h, N0);
+    setNrHugepages(m, HUGE_2M, 0, N0);
+    expect([line(m, N0), line(m, N1)]).toEqual([
+      [1, 0, 0, 1],
+      [1, 1, 0, 0],
+    ]);
+    expect(
+      migrateWithPools(
+        m,
+        pfn,
+        m.zonelist(N1, 3).filter((id) => m.pools[id].node === N1),
+      ),
+    ).toBe('moved');
+    expect([line(m, N0), line(m, N1)]).toEqual([
+      [1, 1, 0, 0],
+      [1, 0, 0, 1],
+    ]);
+    expect(m.read(toPfn(first))[0]).toBe(0);
+    sound(m);
+  });
+
+  it('HU10 a free page that counts as surplus leaves the surplus, too, when it is dissolved', () => {
+    const { m } = worldFrom(FREE);
+    setNrHugepages(m, HUGE_2M, 1);
+    const pool = m.pools[m.poolOf[0]] as Pool;
+    const type = isolatePageblock(pool, 0); // it cannot be given back now: it becomes surplus
+    expect(setNrHugepages(m, HUGE_2M, 0)).toBe(1);
+    expect(line(m)).toEqual([1, 1, 0, 1]);
+    unisolatePageblock(pool, 0, type);
+    expect(dissolveFreeHugePages(m, toPfn(0), toPfn(512))).toEqual({ ok: true, value: 1 });
+    expect(line(m)).toEqual([0, 0, 0, 0]);
     sound(m);
   });
 });

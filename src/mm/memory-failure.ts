@@ -254,19 +254,18 @@ function takeFree(m: Machine, pfn: Pfn): void {
   mark(m, pfn);
 }
 
-/** A single frame's user loses it, in place: it never sees the free lists. @returns who that was. */
+/** A single frame's user, of a class on the LRU, loses it in place: it never sees the free lists. @returns who that was. */
 function takeUsed(m: Machine, pfn: Pfn): HolderId {
   const index = m.sections.indexOf(pfn);
   const slot = m.sections.ownerAt(index);
   const holder = m.holders.holderOf(slot);
   m.holders.detach(slot, 1);
   m.occupy(poisonHolder(m), index, 0);
-  if (!CLASS_TRAITS[m.holders.specs[holder].class].managed) (m.poolAt(index) as Pool).managed++;
   mark(m, pfn);
   return holder;
 }
 
-/** A free huge page is dissolved and one frame of it leaves. @returns false: it could not be spared. */
+/** A free frame leaves; one of a free huge page after the page was dissolved. @returns false: it could not be spared. */
 function takeOfHuge(m: Machine, pfn: Pfn): boolean {
   if (!dissolveFreeHugePage(m, m.sections.indexOf(pfn)).ok) return false;
   takeFree(m, pfn);
@@ -343,8 +342,7 @@ function softUsed(w: Work, use: Extract<Use, { use: 'page' }>): Result<FailureRe
   const outcome = use.cls === 'gigantic' ? 'no-target' : migrateWithPools(m, head, targets);
   const migratedPages = m.vmstat.pgmigrate_success - before;
   if (outcome === 'moved') {
-    const taken = hugePageAt(m, m.sections.indexOf(pfn))?.free === true ? takeOfHuge(m, pfn) : (takeFree(m, pfn), true);
-    if (taken) return ok(report(pfn, 'taken', { migratedPages }));
+    if (takeOfHuge(m, pfn)) return ok(report(pfn, 'taken', { migratedPages })); // what it left may be the pool's now
     return refuse(w, 'dissolve', 'the huge page cannot be spared: all free ones are reserved');
   }
   const noRoom = outcome === 'no-target';
