@@ -37,10 +37,7 @@ export function addMount(program: Command, io: Io, exit: (code: number) => void,
     .description('Mounts a twin as a live /sys and /proc, so that lsmem and chmem drive it. Needs root and FUSE.')
     .argument('<dir>', 'an empty directory')
     .argument('[command...]', 'after --: a command that takes the tree for the machine’s own')
-    .option(
-      '--write-timeout <seconds>',
-      'end a write that takes longer as a signal would (EINTR); Linux tries for ever',
-    )
+    .option('--write-timeout <seconds>', 'end a write that takes longer (ETIMEDOUT, undone); Linux tries for ever')
     .addHelpText(
       'after',
       `

@@ -47,8 +47,8 @@ export function scratch(): string {
 }
 
 /** A program of this folder as one file that plain Node runs. */
-export async function bundled(entry: string, dir: string): Promise<string> {
-  const outfile = join(dir, `${entry}.mjs`);
+export async function bundled(entry: string, dir: string, name = entry): Promise<string> {
+  const outfile = join(dir, `${name}.mjs`);
   await build({
     entryPoints: [join(ROOT, `test/mount/${entry}.ts`)],
     outfile,

@@ -36,7 +36,7 @@ const MOUNT_TIMEOUT_MS = 10_000;
 const UMOUNT_TIMEOUT_MS = 10_000;
 
 export type MountOptions = {
-  /** A write that takes longer ends as by a signal (EINTR); undefined: never, as Linux. */
+  /** A write that takes longer ends with ETIMEDOUT, undone as by a signal; undefined: never, as Linux. */
   readonly writeTimeoutMs?: number;
 };
 

@@ -5,7 +5,7 @@
 //
 //   DIR/sys/devices/system/memory   over   /sys/devices/system/memory        must be there on both sides
 //   DIR/sys/devices/system/node     over   /sys/devices/system/node          and other directories of OVER: where both have it
-//   DIR/proc/zoneinfo, ...          over   /proc/zoneinfo, ...               each file at the top of the tree's /proc
+//   DIR/proc/zoneinfo, ...          over   /proc/zoneinfo, ...               each file of the tree's /proc and /proc/sys/vm
 //
 // Two locks, each enough by itself, keep a command away from the real tree: the guard looks into the mount table of the
 // namespace for *this* mount's tag on top of each path, and the rest of /sys (and /proc/sys) is read-only in there, so that
@@ -25,16 +25,18 @@ const OVER = [
   REQUIRED_DIRECTORY,
   '/sys/devices/system/node',
   '/sys/module/memory_hotplug/parameters',
-  '/sys/kernel/mm/hugepages',
+  '/sys/kernel/debug/extfrag',
 ];
 
-/** What a tree has to be bound: directories of OVER, and the files in its /proc. Sorted as it is mounted. */
+/** Directories whose files are bound one by one, as there are others beside them. */
+const OVER_FILES = ['/proc', '/proc/sys/vm'];
+
+/** What a tree has to be bound: directories of OVER, and the files of OVER_FILES. In the order of mounting. */
 export function bindsOf(tree: KernelFs): string[] {
   const directories = OVER.filter((d) => tree.stat(d)?.kind === 'dir');
-  const files = tree
-    .list('/proc')
-    .map((name) => `/proc/${name}`)
-    .filter((f) => tree.stat(f)?.kind === 'file');
+  const files = OVER_FILES.flatMap((d) => tree.list(d).map((name) => `${d}/${name}`)).filter(
+    (f) => tree.stat(f)?.kind === 'file',
+  );
   return [...directories, ...files];
 }
 

@@ -6,7 +6,8 @@
 //              turn ──> one step of each write under way <─┘  other requests are answered between two turns
 //                        ├── a number: so many bytes      ──> reply
 //                        ├── an errno                     ──> reply
-//                        └── INTERRUPT, or the deadline   ──> cancel; the next step says EINTR, unless it was over
+//                        └── INTERRUPT, or the deadline   ──> cancel; the next step says EINTR, unless it was over;
+//                                                             EINTR of a deadline is told as ETIMEDOUT
 //
 // So a reader sees `going-offline` while an offline runs; a second writer waits as on Linux: his own FsWrite says "not
 // over" while another holds the lock that he needs. A write that goes on for longer than EAGER_MS (Linux tries for ever
@@ -56,7 +57,7 @@ export type SessionOptions = {
   readonly nowMs: () => number;
   /** Seconds since 1970 for all files: when the tree was mounted. */
   readonly timeS: number;
-  /** A write that takes longer is interrupted, as by a signal; undefined: never, as Linux. */
+  /** A write that takes longer is cancelled, as by a signal, and says ETIMEDOUT; undefined: never, as Linux. */
   readonly writeTimeoutMs?: number | undefined;
 };
 
@@ -75,6 +76,7 @@ type Writing = {
   readonly path: string;
   readonly beganMs: number;
   cancelled: boolean;
+  timedOut: boolean;
   undoSteps: number;
 };
 
@@ -294,6 +296,7 @@ export class FuseSession {
       path: file.path,
       beganMs: this.#options.nowMs(),
       cancelled: false,
+      timedOut: false,
       undoSteps: 0,
     };
     if (this.#stepOne(writing)) return;
@@ -309,7 +312,9 @@ export class FuseSession {
       assert(w.undoSteps <= UNDO_STEPS_MAX, 'a cancelled write does not end', { path: w.path });
       return false;
     }
-    if (typeof outcome === 'string') this.#fail(w.unique, errnoOf(w.path, outcome));
+    // Programs that write in a loop (chmem, dd) try again after EINTR; after a deadline that would be for ever.
+    if (outcome === 'EINTR' && w.timedOut) this.#fail(w.unique, ERRNO_NUMBER.ETIMEDOUT);
+    else if (typeof outcome === 'string') this.#fail(w.unique, errnoOf(w.path, outcome));
     else {
       assert(outcome >= 0 && outcome <= w.size, 'a write took more than it was given', { outcome, size: w.size });
       this.#say(w.unique, wire.writeBody(outcome));
@@ -325,7 +330,12 @@ export class FuseSession {
     this.#turnScheduled = false;
     const timeoutMs = this.#options.writeTimeoutMs;
     const nowMs = this.#options.nowMs();
-    if (timeoutMs !== undefined) for (const w of this.#writes) if (nowMs - w.beganMs >= timeoutMs) this.#cancel(w);
+    if (timeoutMs !== undefined)
+      for (const w of this.#writes)
+        if (!w.cancelled && nowMs - w.beganMs >= timeoutMs) {
+          w.timedOut = true;
+          this.#cancel(w);
+        }
     this.#stepAll();
     if (this.#writes.length > 0) this.#scheduleTurn();
   }

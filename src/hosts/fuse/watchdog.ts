@@ -1,7 +1,8 @@
 // The watchdog: a small shell that outlives its server and detaches what that has left mounted.
 //
 //   dimmer ────pipe────> sh: read        "done"  the server has unmounted itself, nothing to do
-//                                        EOF     it is gone (a crash, kill -9, process.exit): umount -f -l, at most 50 times
+//                                        EOF     it is gone (a crash, kill -9, process.exit): umount -f -l, at most 50 times;
+//                                              looks for a second, as its mount(8) may outlive it, too
 //
 // It runs in a session of its own and ignores the terminal's signals, so that Ctrl-C does not end it before its server.
 // It touches nothing but a mount that carries the server's tag, and only where that is on top of the directory.
@@ -30,8 +31,8 @@ tag=$1 dir=$2 escaped=$3
 ${SH_OURS}
 read -r word && [ "$word" = done ] && exit 0
 tries=0
-while ours "$escaped" && [ "$tries" -lt 50 ]; do
-  umount -i -f -l "$dir"
+while [ "$tries" -lt 50 ]; do
+  if ours "$escaped"; then umount -i -f -l "$dir"; elif [ "$tries" -ge 10 ]; then exit 0; fi
   tries=$((tries + 1))
   sleep 0.1
 done`;
