@@ -499,10 +499,12 @@ function poolPageIn(m: Machine, h: Hstate, targets: Int32Array, top: number): nu
   return -1;
 }
 
-/** The used page at `head` moves into the free page `target`; the frames that it leaves are the pool's, and free. */
+/**
+ * The used page at `head` moves into the free page `target`; the frames that it leaves are the pool's, and free. Nothing
+ * of the target's old contents shows: a page was cleared when it was handed out, so that all of it is copied.
+ */
 function swapPages(m: Machine, h: Hstate, head: number, target: number): void {
   const to = headOf(m, target);
-  clear(m, h, target);
   h.free.splice(h.free.lastIndexOf(target), 1);
   m.holders.detach(target, h.pages);
   m.sections.vacate(to, PAGEBLOCK_ORDER);
