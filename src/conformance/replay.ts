@@ -30,6 +30,7 @@ import { type Device, DeviceMemory } from './device-memory.ts';
 import { evacuate } from './evacuate.ts';
 import { type BlockPages, Evidence } from './evidence.ts';
 import { type BlockView, scriptWrites } from './guest-script.ts';
+import { Hypervisor } from './hypervisor.ts';
 import { type BlockRow, type JsonObject, type Op, parseOps, qemuSize, qemuWords, type TimedOp } from './ops.ts';
 import { Tally } from './tally.ts';
 
@@ -95,12 +96,15 @@ function devicesAt(ops: readonly TimedOp[], dir: string): Device[] {
 
 /** What QEMU has been told of backends and devices. */
 class DeviceSlots {
+  /** Bytes of boot RAM. */
+  readonly ram: number;
   readonly memory: DeviceMemory;
   /** Bytes of memory backends by id. */
   readonly #backends = new Map<string, number>();
 
   constructor(boot: Op & { op: 'boot' }) {
-    this.memory = new DeviceMemory(qemuSize((boot.memory[0] ?? '').split(',')[0] ?? '', 'MiB') ?? 0);
+    this.ram = qemuSize((boot.memory[0] ?? '').split(',')[0] ?? '', 'MiB') ?? 0;
+    this.memory = new DeviceMemory(this.ram);
     for (const b of boot.backends ?? []) {
       const words = qemuWords(b);
       this.#backends.set(words.id ?? '', qemuSize(words.size ?? '', 'bytes') ?? 0);
@@ -150,6 +154,7 @@ class Replay {
   readonly #fs: KernelFs;
   readonly #first: FirstReading;
   readonly #slots: DeviceSlots;
+  readonly #hypervisor: Hypervisor;
   readonly #evidence = new Evidence();
   /** Devices on their way in or out: what is read meanwhile is not determined. */
   readonly #moving = new Set<string>();
@@ -167,6 +172,7 @@ class Replay {
     this.#fs = kernelTree(m, { base: capture.tree });
     this.#first = firstReading(m, capture.tree, goneKb);
     this.#slots = new DeviceSlots(boot);
+    this.#hypervisor = new Hypervisor(m, this.tally, this.#slots.ram, this.#slots.memory.all());
   }
 
   step(op: TimedOp): void {
@@ -179,7 +185,7 @@ class Replay {
         if (this.#settled(op.rows.length)) for (const row of op.rows) this.#compareBlock(row);
         break;
       case 'zones':
-        if (this.#settled(op.rows.length)) compareZones(this.tally, this.#m, op.rows);
+        if (this.#zonesSettled(op.rows.length)) compareZones(this.tally, this.#m, op.rows);
         break;
       case 'meminfo':
         if (this.#settled(1)) this.#compareMemTotal(op.MemTotal);
@@ -212,7 +218,14 @@ class Replay {
 
   /** False, and counted as not determined, while a device is on its way. */
   #settled(items: number): boolean {
-    if (this.#moving.size === 0) return true;
+    if (this.#moving.size === 0 && this.#hypervisor.settled) return true;
+    this.tally.undetermined += items;
+    return false;
+  }
+
+  /** The same for what zones hold: which of them a balloon took its pages from is not determined. */
+  #zonesSettled(items: number): boolean {
+    if (!this.#hypervisor.ballooned) return this.#settled(items);
     this.tally.undetermined += items;
     return false;
   }
@@ -243,7 +256,7 @@ class Replay {
     this.#snapshot = dir;
     const capture = this.#recording.snapshot(dir);
     if (capture === undefined) return;
-    if (this.#settled(1)) compareSnapshot(this.tally, this.#m, this.#fs, this.#first, capture);
+    if (this.#zonesSettled(1)) compareSnapshot(this.tally, this.#m, this.#fs, this.#first, capture);
     this.#evidence.snapshot(capture);
   }
 
@@ -320,6 +333,7 @@ class Replay {
   #qmp(request: JsonObject, reply: JsonObject): void {
     const device = this.#slots.request(request, reply);
     if (device !== undefined) this.#plug(device);
+    this.#hypervisor.request(request, reply);
     if ('error' in reply) return;
     if (request.execute === 'device_del') this.#moving.add(String((request.arguments as JsonObject | undefined)?.id));
     if (request.execute === 'query-memory-devices') this.#compareDevices(reply);
@@ -342,6 +356,7 @@ class Replay {
 
   #event(name: string, data: JsonObject): void {
     const info = (data.info ?? {}) as JsonObject;
+    this.#hypervisor.event(name, data);
     if (name === 'DEVICE_DELETED') {
       const device = this.#slots.memory.get(String(data.device));
       this.#moving.delete(String(data.device));
