@@ -18,6 +18,7 @@ export {
   toPfn,
 } from '#base/units';
 export type { AllocOptions } from './alloc-path.ts';
+export { type BootParams, bootParamsOf, parseCommandLine, type Remark } from './boot-params.ts';
 export type { Violation } from './check.ts';
 export type { LogLine, MachineEvent } from './events.ts';
 export type { FreeArea, Placement } from './free-area.ts';
@@ -26,6 +27,8 @@ export type { AddedRange, HotplugSettings, OnlinePolicy } from './hotplug.ts';
 export { AUTO_ONLINE, type AutoOnline, KERNEL_NAMES, type KernelName, type KernelProfile } from './kernel-profile.ts';
 export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
+export { type MemmapFrames, type MemmapPlan, type MemmapPolicy, planMemmap } from './memmap.ts';
+export { formatSelfRangeEvent, SelfRange, type SelfRangeEvent } from './memmap-self-range.ts';
 export type { AddOptions, AddReport, MemoryRange } from './memory-add.ts';
 export type { BlockState } from './memory-block.ts';
 export { deviceOnline, ejectDimm, plugDimm, storeOnline } from './memory-device.ts';
@@ -37,8 +40,6 @@ export {
   type OfflineStage,
   OfflineWork,
 } from './memory-hotplug.ts';
-export { type MemmapFrames, type MemmapPlan, type MemmapPolicy, planMemmap } from './memmap.ts';
-export { formatSelfRangeEvent, SelfRange, type SelfRangeEvent } from './memmap-self-range.ts';
 export type { OnlineReport } from './memory-online.ts';
 export type { RemoveReport } from './memory-remove.ts';
 export {
