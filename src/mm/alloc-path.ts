@@ -61,57 +61,76 @@ const HIGH = 8;
 /** 2^order frames for a holder. @returns PageIndex; -1 when there are none, and the machine's `lastRefusal` says why. */
 export function takeFor(m: Machine, holder: number, order: number, options: AllocOptions | undefined): number {
   const request = m.holders.request[holder] as number;
-  let mt = request & REQUEST_TYPE_MASK;
-  let top = ((request >>> REQUEST_ZONE_SHIFT) & REQUEST_ZONE_MASK) as ZoneIndex; // two bits
-  let node = m.holders.node[holder] as number;
-  let rights: AllocRights = 'none';
-  let thisNode = false;
-  if (options !== undefined) {
-    node = options.node ?? node;
-    rights = options.rights ?? 'none';
-    thisNode = options.thisNode ?? false;
-    if (options.movable !== undefined) {
-      // Only what may be moved may lie in Movable: GFP_HIGHUSER_MOVABLE against GFP_KERNEL (spec 2.2, 2.9).
-      if (options.movable) mt = MIGRATE_MOVABLE;
-      else if (mt === MIGRATE_MOVABLE) mt = MIGRATE_UNMOVABLE;
-      top = options.movable ? ZONE_MOVABLE : (Math.min(top, ZONE_NORMAL) as ZoneIndex);
-    }
-    top = options.topZone ?? top;
+  const mt = request & REQUEST_TYPE_MASK;
+  const top = (request >>> REQUEST_ZONE_SHIFT) & REQUEST_ZONE_MASK;
+  const node = m.holders.node[holder] as number;
+  if (options !== undefined) return takeWith(m, order, { mt, top: top as ZoneIndex, node }, options); // two bits
+  const list = node < 0 ? (m.zonelists[top] as Int32Array) : m.zonelist(node as NodeId, top as ZoneIndex);
+  const index = takeFrames(m, list, order, mt, top);
+  return index >= 0 ? index : refuse(m, order);
+}
+
+/** What a holder's class asks for. */
+type ClassRequest = { readonly mt: number; readonly top: ZoneIndex; readonly node: number };
+
+function takeWith(m: Machine, order: number, byClass: ClassRequest, options: AllocOptions): number {
+  const { movable, rights = 'none' } = options;
+  const node = options.node ?? byClass.node;
+  let { mt, top } = byClass;
+  if (movable !== undefined) {
+    // Only what may be moved may lie in Movable: GFP_HIGHUSER_MOVABLE against GFP_KERNEL (spec 2.2, 2.9).
+    if (movable) mt = MIGRATE_MOVABLE;
+    else if (mt === MIGRATE_MOVABLE) mt = MIGRATE_UNMOVABLE;
+    top = movable ? ZONE_MOVABLE : (Math.min(top, ZONE_NORMAL) as ZoneIndex);
   }
+  top = options.topZone ?? top;
   const home = (node < 0 ? m.nodes[0] : node) as NodeId;
-  let list = node < 0 ? (m.zonelists[top] as Int32Array) : m.zonelist(home, top);
-  if (thisNode) list = list.filter((id) => (m.pools[id] as Pool).node === home);
-  const index = takeFrames(m, list, order, mt, top, rights);
-  if (index < 0) {
-    m.vmstat.pgalloc_fail++;
-    const free = m.pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
-    const message = `no free run of ${1 << order} frames above the watermarks; ${free} frames are free in all`;
-    m.lastRefusal = refusal('no-memory', message);
-  }
-  return index;
+  let list = m.zonelist(home, top);
+  if (options.thisNode === true) list = list.filter((id) => (m.pools[id] as Pool).node === home);
+  const index = list.length === 0 ? -1 : takeByPasses(m, list, order, mt, top, rights);
+  return index >= 0 ? index : refuse(m, order);
+}
+
+function refuse(m: Machine, order: number): number {
+  m.vmstat.pgalloc_fail++;
+  const free = m.pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
+  const message = `no free run of ${1 << order} frames above the watermarks; ${free} frames are free in all`;
+  m.lastRefusal = refusal('no-memory', message);
+  return -1;
 }
 
 /**
- * Frames from the first pool of the list that has them, by the steps above.
+ * Frames from the first pool of the list that has them, by the steps above, for a request without rights.
  *
  * @param mt   0..2
  * @param top  the request's highest zone: it chooses the reserve
  * @returns PageIndex, or -1
  */
-export function takeFrames(
+export function takeFrames(m: Machine, list: Int32Array, order: number, mt: number, top: number): number {
+  if (list.length === 0) return -1; // no memory in any zone that would do
+  // Nearly every request ends here: what the walk of the first pass would do with its first pool. Where per-CPU lists
+  // have orders above 0, or want to know more, the walk itself is needed.
+  const preferred = m.pools[list[0] as number] as Pool;
+  if (!preferred.linuxLists && (preferred.nrFree[0] as number) - (1 << order) >= (preferred.marks[top] as number)) {
+    const i = preferred.alloc.alloc(order, mt, preferred.requestFlags[mt]);
+    if (i >= 0) {
+      preferred.numa.hit++;
+      return i + preferred.base;
+    }
+  }
+  return takeByPasses(m, list, order, mt, top, 'none');
+}
+
+function takeByPasses(
   m: Machine,
   list: Int32Array,
   order: number,
   mt: number,
   top: number,
-  rights: AllocRights = 'none',
+  rights: AllocRights,
 ): number {
-  if (list.length === 0) return -1; // no memory in any zone that would do
   const preferred = m.pools[list[0] as number] as Pool;
-  let flags = ALLOC_KEEP_PCP;
-  if (mt === MIGRATE_MOVABLE) flags |= ALLOC_CMA;
-  if (preferred.fragmentPolicy !== 'mix') flags |= ALLOC_NOFRAGMENT;
-  const i = fromFreelists(m, list, order, mt, top, LOW, flags, 'none');
+  const i = fromFreelists(m, list, order, mt, top, LOW, preferred.requestFlags[mt], 'none');
   return i >= 0 ? i : slowPath(m, list, order, mt, top, rights);
 }
 
@@ -156,19 +175,18 @@ function watermarkOk(
   flags: number,
   rights: AllocRights,
 ): boolean {
-  const { nr } = pool.alloc.columns;
-  const { marks } = pool;
-  let usable = (nr[0] as number) - (1 << order) + 1;
-  if ((flags & ALLOC_CMA) !== 0) usable += nr[2] as number;
-  const { pressure } = pool.alloc;
-  if (!pressure.belowHigh && usable <= (marks[HIGH + top] as number)) pressure.belowHigh = true;
+  const { marks, nrFree } = pool;
+  let usable = (nrFree[0] as number) - (1 << order) + 1;
+  if ((flags & ALLOC_CMA) !== 0) usable += nrFree[2] as number;
+  if (pool.linuxLists && usable <= (marks[HIGH + top] as number)) pool.alloc.pressure.belowHigh = true;
   if (rights === 'none') {
     if (usable <= (marks[mark + top] as number)) return false;
   } else {
-    usable += nr[1] as number;
+    usable += nrFree[1] as number;
     if (usable <= markFor(pool, order, top, mark, rights)) return false;
   }
-  return order === 0 || hasChunk(pool, order, flags);
+  // Where only the area has chunks of an order, asking it is the same check.
+  return order === 0 || !pool.linuxLists || hasChunk(pool, order, flags);
 }
 
 /** The mark that a request with rights is held against, reserve included. */

@@ -29,7 +29,7 @@ const decide = (area: FreeArea, order: number, mt: number, policy: FallbackPolic
   return out.action === 'none' ? 'none' : `${out.action} ${out.index}/${out.fallbackOrder} of ${out.from}`;
 };
 
-describe('the table', () => {
+describe('FB1 the table', () => {
   it('U raids R then M, M raids R then U, R raids U then M', () => {
     expect(FALLBACKS).toEqual([
       [R, M],
@@ -67,7 +67,7 @@ describe('the table', () => {
   });
 });
 
-describe('claim pass', () => {
+describe('FB2 claim pass', () => {
   it('goes from the largest order down: the biggest page of any fallback type wins over the first type', () => {
     const area = areaOf(
       [R, R, M, M],
@@ -118,7 +118,7 @@ describe('claim pass', () => {
   });
 });
 
-describe('the rule of half', () => {
+describe('FB2 the rule of half', () => {
   it('free + alike >= 256 claims, 255 does not', () => {
     expect(worthClaiming({ free: 256, movable: 0, from: U }, M)).toBe(true);
     expect(worthClaiming({ free: 255, movable: 0, from: U }, M)).toBe(false);
@@ -174,7 +174,7 @@ describe('the rule of half', () => {
   });
 });
 
-describe('boost and span', () => {
+describe('FB4 boost and span', () => {
   it('each try below a pageblock is told, before it is known to succeed; whole pageblocks are not', () => {
     const area = areaOf(
       [M, M, M, M],
@@ -198,7 +198,7 @@ describe('boost and span', () => {
   });
 });
 
-describe('steal pass', () => {
+describe('FB3 steal pass', () => {
   it('goes from the request order up: the smallest page that fits', () => {
     const area = areaOf(
       [M, M, M, M],
@@ -224,7 +224,7 @@ describe('steal pass', () => {
   });
 });
 
-describe('no-fragment (spec 2.7)', () => {
+describe('FB7 no-fragment (spec 2.7)', () => {
   it('claims whole pageblocks only, and never steals', () => {
     const area = areaOf([M, M], [[0, 8]]);
     expect(decide(area, 0, U, { noFragment: true })).toBe('none');
@@ -232,4 +232,94 @@ describe('no-fragment (spec 2.7)', () => {
     expect(decide(whole, 0, U, { noFragment: true })).toBe('claim 0/9 of 1');
     expect(decide(whole, 10, U, { noFragment: true })).toBe('none');
   });
+});
+
+describe("FB5 FB6 the older shape, 'largest-first' (Linux 6.1)", () => {
+  const old = (area: FreeArea, order: number, mt: number, policy: FallbackPolicy & { noFragment?: boolean } = {}) =>
+    decide(area, order, mt, { ...policy, shape: 'largest-first' });
+
+  it('FB5 the largest page of any type: claimed where it is a pageblock, or half of its pageblock suits', () => {
+    const area = areaOf(
+      [R, R, M, M],
+      [
+        [0, 8],
+        [1024, 10],
+      ],
+    );
+    expect(old(area, 0, U)).toBe('claim 1024/10 of 1');
+    const half = areaOf([M, M], [[0, 8]]);
+    expect(old(half, 0, U)).toBe('claim 0/8 of 1');
+  });
+
+  it('FB5 else it is split all the same: no lower order is tried, and the smallest page of that pageblock goes first', () => {
+    const area = areaOf(
+      [M, M, M, M],
+      [
+        [0, 6],
+        [128, 2],
+        [300, 1],
+        [1024, 5], // a pageblock that would suit
+      ],
+    );
+    const movableIn = (start: number): number => (start === 0 ? 430 : 100);
+    expect(old(area, 0, U, { movableIn })).toBe('split 300/1 of 1');
+    expect(old(area, 2, U, { movableIn })).toBe('split 128/2 of 1');
+    expect(decide(area, 0, U, { movableIn })).toBe('claim 1024/5 of 1'); // the newer shape goes on to order 5
+  });
+
+  it('FB5 Movable, when nothing above order 3 is there: the smallest page, where it is larger than wanted', () => {
+    const area = areaOf(
+      [U, U, R, R],
+      [
+        [0, 3],
+        [1024, 1],
+      ],
+    );
+    expect(old(area, 0, M)).toBe('steal 1024/1 of 2');
+    expect(old(area, 3, M)).toBe('split 0/3 of 0'); // just as large as wanted: no other is looked for
+    expect(old(area, 0, M, { grouping: false })).toBe('claim 0/3 of 0');
+  });
+
+  it('FB5 boosts for every page below a pageblock, claimed or not', () => {
+    const tries: number[] = [];
+    const onBoost = (start: number): number => tries.push(start);
+    old(areaOf([M, M, M, M], [[1024, 6]]), 0, U, { movableIn: () => 440, onBoost });
+    old(areaOf([U, U], [[8, 3]]), 0, M, { onBoost });
+    old(areaOf([M, M], [[0, 9]]), 0, U, { onBoost });
+    expect(tries).toEqual([1024, 0]);
+  });
+
+  it('FB5 no-fragment: whole pageblocks or nothing', () => {
+    expect(old(areaOf([M, M], [[0, 8]]), 0, U, { noFragment: true })).toBe('none');
+    expect(old(areaOf([M, M], [[0, 9]]), 0, U, { noFragment: true })).toBe('claim 0/9 of 1');
+  });
+
+  it('FB6 what was not claimed is lent: the next requests of the type use that pageblock up, smallest page first', () => {
+    const area = areaOf(
+      [M, M, M, M],
+      [
+        [0, 6],
+        [1024, 5],
+      ],
+    );
+    const lent = new Int32Array(3).fill(-1);
+    const policy = { movableIn: (start: number) => (start === 0 ? 430 : 100), lent };
+    expect(old(area, 0, U, policy)).toBe('split 0/6 of 1');
+    expect([...lent]).toEqual([0, -1, -1]);
+    area.take(0, 6);
+    for (let o = 5; o >= 0; o--) area.put(2 ** o, o);
+    expect(old(area, 0, U, policy)).toBe('lent 1/0 of 1');
+    expect(old(area, 4, U, policy)).toBe('lent 16/4 of 1');
+    expect(old(area, 5, R, policy)).toBe('split 32/5 of 1'); // a search and a loan of its own
+    area.setPageblockType(0, U); // claimed meanwhile: it is no fallback any more
+    expect(old(area, 0, U, policy)).toBe('claim 1024/5 of 1');
+    expect(lent[U]).toBe(-1);
+  });
+});
+
+it('FB3 a bulk that had to steal does not try to claim again', () => {
+  const area = areaOf([M, M], [[0, 9]]);
+  const out = noDecision();
+  decideFallback(area, { order: 0, mt: U, noFragment: false, stealing: true }, {}, out);
+  expect([out.action, out.fallbackOrder]).toEqual(['steal', 9]);
 });

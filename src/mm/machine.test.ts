@@ -425,7 +425,7 @@ describe('D1 D2 D3 D4 copies', () => {
       expect(m.digest()).not.toBe(start);
       m.restore(snapshot);
       expect(m.digest()).toBe(start);
-      expect(m.vmstat).toEqual({ pgmigrate_success: 0, pgmigrate_fail: 0, pgalloc_fail: 0 });
+      expect(Object.values(m.vmstat).every((n) => n === 0)).toBe(true);
       expect(m.check()).toEqual([]);
     }
   });

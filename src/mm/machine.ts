@@ -19,6 +19,7 @@ import { addPools, bootFrames, bootPools, layOut, poolConfig, systemRam } from '
 import { bootHugepages } from './boot-hugepages.ts';
 import { type BootParams, bootParamsOf, hotplugSettingsOf } from './boot-params.ts';
 import { checkMachine, type Violation } from './check.ts';
+import { declareCma } from './cma.ts';
 import { digestOf } from './digest.ts';
 import type { LogLine, MachineEvent } from './events.ts';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION } from './geometry.ts';
@@ -26,6 +27,7 @@ import { type HolderSpec, Holders, REQUEST_UNMANAGED } from './holder.ts';
 import { Hotplug } from './hotplug.ts';
 import { KERNEL_PROFILES, type KernelProfile } from './kernel-profile.ts';
 import { type MachineSpec, obeyed } from './machine-spec.ts';
+import { copyMachineStates } from './machine-state.ts';
 import { type AddOptions, type AddReport, addMemory, type MemoryRange } from './memory-add.ts';
 import { type BlockState, MemoryBlocks } from './memory-block.ts';
 import { type Notifier, type OfflineOptions, type OfflineReport, OfflineWork, offlineBlock } from './memory-hotplug.ts';
@@ -113,7 +115,13 @@ export class Machine {
   /** See the drawing above. */
   poolOf: Int16Array;
   /** Counters by Linux's name, where it has one. */
-  readonly vmstat = { pgmigrate_success: 0, pgmigrate_fail: 0, pgalloc_fail: 0 };
+  readonly vmstat = {
+    pgmigrate_success: 0,
+    pgmigrate_fail: 0,
+    pgalloc_fail: 0,
+    cma_alloc_success: 0,
+    cma_alloc_fail: 0,
+  };
   /** What /proc/sys/vm says; written through vm-tunables.ts. */
   readonly vm: VmTunables;
   /** Listeners of the memory notifier chain, in order (spec 3.3). Not copied to forks. */
@@ -174,6 +182,7 @@ export class Machine {
     bootFrames(m, frame.zoned);
     for (const p of m.pools) p.presentEarly = p.present;
     m.blocks.early.fill(1);
+    for (const range of spec.cma ?? []) declareCma(m, range);
     setupWatermarks(m, 'boot');
     bootHugepages(m);
     return m;
@@ -566,6 +575,7 @@ export class Machine {
     this.#nodes = other.#nodes;
     Object.assign(this.vm, other.vm);
     this.rebuildZonelists();
+    copyMachineStates(other, this);
     this.blocks.copyFrom(other.blocks);
     this.hotplug.copyFrom(other.hotplug);
     this.poolOf = other.poolOf.slice();

@@ -23,8 +23,9 @@ import type { Placement } from './free-area.ts';
 import { createFreeArea } from './free-area-create.ts';
 import { CHUNK_PAGES, MAX_ORDER, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import type { KernelProfile } from './kernel-profile.ts';
-import { createPageAlloc, type PageAlloc } from './page-alloc.ts';
+import { ALLOC_CMA, ALLOC_KEEP_PCP, ALLOC_NOFRAGMENT, createPageAlloc, type PageAlloc } from './page-alloc.ts';
 import { ZONE_NAMES, type ZoneIndex, type ZoneName } from './page-class.ts';
+import type { PcpTuning } from './per-cpu-pages.ts';
 import { NO_WATERMARKS, type Watermarks } from './watermark.ts';
 
 export type PoolConfig = {
@@ -71,6 +72,12 @@ export type NumaCounts = {
   foreign: number;
 };
 
+const pcpOf = (config: PoolConfig): 'rings' | 'linux' =>
+  config.pcp ?? (config.placement === 'lifo' ? 'linux' : 'rings');
+
+/** Per-CPU lists tune themselves from Linux 6.7 on. */
+const pcpTuningOf = (config: PoolConfig): PcpTuning => (config.kernel?.name === '6.1' ? 'fixed' : 'auto');
+
 /** The most pages one ring may keep; Linux limits the sum of a CPU's lists instead. */
 const RING_CAPACITY = 8192;
 
@@ -83,6 +90,10 @@ export class Pool {
   /** First PageIndex of the hull; a multiple of 1024. */
   base: number;
   alloc: PageAlloc;
+  /** Free pages of the allocator by bucket: fallback types, HighAtomic, CMA, Isolate. Read only. */
+  nrFree: Float64Array;
+  /** Are its per-CPU lists Linux's: of other orders too, and told when the pool falls below its high mark (spec 2.4)? */
+  readonly linuxLists: boolean;
   startPfn: Pfn = toPfn(0);
   endPfn: Pfn = toPfn(0);
   present = 0;
@@ -98,11 +109,13 @@ export class Pool {
   reservedHighAtomic = 0;
   readonly extfrag: ExtfragCounts = { events: 0, fragmenting: 0, ownership: 0 };
   readonly numa: NumaCounts = { hit: 0, miss: 0, foreign: 0 };
-  fragmentPolicy: FragmentPolicy = 'mix';
+  /** ALLOC_* of the first pass of a request that prefers this pool, by type: Unmovable, Movable, Reclaimable. */
+  readonly requestFlags = Int32Array.of(ALLOC_KEEP_PCP, ALLOC_KEEP_PCP | ALLOC_CMA, ALLOC_KEEP_PCP);
   /** vm.watermark_boost_factor. */
   boostFactor = 0;
   /** After each fallback that gave a page: Linux's mm_page_alloc_extfrag. Not copied. */
   onExtfrag: ((order: number, mt: number, decision: Readonly<FallbackDecision>) => void) | undefined;
+  #fragmentPolicy: FragmentPolicy = 'mix';
   #watermarks: Watermarks = NO_WATERMARKS;
   #boost = 0;
 
@@ -119,12 +132,24 @@ export class Pool {
     this.name = ZONE_NAMES[identity.zone] as ZoneName; // ZoneIndex is 0..3
     this.config = config;
     this.base = hull.base;
+    this.linuxLists = pcpOf(config) === 'linux';
     this.alloc = this.#createAlloc(hull.pages);
+    this.nrFree = this.alloc.columns.nr;
   }
 
   /** End minus start of the frames in the pool, holes included. */
   get spanned(): number {
     return this.endPfn - this.startPfn;
+  }
+
+  get fragmentPolicy(): FragmentPolicy {
+    return this.#fragmentPolicy;
+  }
+
+  set fragmentPolicy(policy: FragmentPolicy) {
+    this.#fragmentPolicy = policy;
+    const flags = policy === 'mix' ? ALLOC_KEEP_PCP : ALLOC_KEEP_PCP | ALLOC_NOFRAGMENT;
+    this.requestFlags.set([flags, flags | ALLOC_CMA, flags]);
   }
 
   get watermarks(): Watermarks {
@@ -184,8 +209,8 @@ export class Pool {
       shape: kernel?.fallback ?? 'claim-steal',
       onBoost: () => this.boostWatermark(),
       onFallback: (order, mt, decision) => this.#countFallback(order, mt, decision),
-      pcp: config.pcp ?? (config.placement === 'lifo' ? 'linux' : 'rings'),
-      pcpTuning: kernel?.name === '6.1' ? 'fixed' : 'auto',
+      pcp: pcpOf(config),
+      pcpTuning: pcpTuningOf(config),
       code: config.code,
     });
   }
@@ -245,6 +270,7 @@ export class Pool {
     const pages = Math.ceil((high - base) / CHUNK_PAGES) * CHUNK_PAGES;
     this.base = base;
     this.alloc = this.#createAlloc(pages);
+    this.nrFree = this.alloc.columns.nr;
     this.alloc.adoptSettings(old);
     Object.assign(this.alloc.pressure, old.pressure);
     if (empty) return;
@@ -261,6 +287,7 @@ export class Pool {
     if (this.base !== other.base || this.pages !== other.pages) {
       this.base = other.base;
       this.alloc = this.#createAlloc(other.pages);
+      this.nrFree = this.alloc.columns.nr;
     }
     this.alloc.copyFrom(other.alloc);
     this.startPfn = other.startPfn;
