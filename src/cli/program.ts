@@ -4,7 +4,7 @@
 //                  └── does not understand it: one sentence on stderr, exit 2
 //
 // Runs in anyone's process: output goes to the Io it is given, and the exit code is a value. Synchronous throughout, so
-// that Ctrl-C ends it at once, by the signal; only `mount` goes on afterwards (Io.later).
+// that Ctrl-C ends it at once, by the signal; only `mount` and a prompt (`shell`) go on afterwards (Io.later).
 
 import { Command, CommanderError } from 'commander';
 import { addCapture } from './capture-command.ts';
@@ -13,11 +13,13 @@ import { addCompletion } from './completion-command.ts';
 import { addDemo } from './demo-command.ts';
 import { EXIT } from './exit-code.ts';
 import { addExplain } from './explain-command.ts';
+import { addExport } from './export-command.ts';
 import type { Io } from './io.ts';
 import { addLs } from './ls-command.ts';
 import { addMap } from './map-command.ts';
 import { addMount } from './mount-command.ts';
 import { openTree } from './open-tree.ts';
+import { addShell } from './shell-command.ts';
 import { addSim } from './sim-command.ts';
 import { addVerify } from './verify-command.ts';
 import { VERSION } from './version.ts';
@@ -54,7 +56,20 @@ Examples:
     code = n;
   };
   const mount: typeof addCheck = (p, i, e) => addMount(p, i, e, openTree);
-  for (const add of [addCheck, addExplain, addMap, addLs, addCapture, addVerify, addSim, addDemo, mount, addCompletion])
+  for (const add of [
+    addCheck,
+    addExplain,
+    addMap,
+    addLs,
+    addCapture,
+    addVerify,
+    addSim,
+    addShell,
+    addExport,
+    addDemo,
+    mount,
+    addCompletion,
+  ])
     add(program, io, exit);
   for (const c of program.commands) c.exitOverride().copyInheritedSettings(program);
   try {

@@ -1,14 +1,14 @@
 // kernelTree: the /sys and /proc of a Machine, read and written.
 //
 //   /proc    buddyinfo cmdline iomem kpagecount kpageflags meminfo pagetypeinfo version vmstat zoneinfo
-//            sys/vm/*                                                              sysctl-dir.ts
-//   /sys     devices/system/memory/*     memory-dir.ts, block-store.ts
-//            devices/system/node/*       node-dir.ts
-//            module/memory_hotplug/parameters/*     memhp-params-dir.ts
-//            bus/{memory,node}/devices/*            links to both
-//            kernel/debug/extfrag/*                 debugfs
+//            sys/vm/...                                                              sysctl-dir.ts
+//   /sys     devices/system/memory/...     memory-dir.ts, block-store.ts
+//            devices/system/node/...       node-dir.ts
+//            module/memory_hotplug/parameters/...     memhp-params-dir.ts
+//            bus/{memory,node}/devices/...            links to both
+//            kernel/debug/extfrag/...                 debugfs
 //
-//   every file (machine, profile, base) -> text, when it is read          kernfs/* print, mm/* knows
+//   every file (machine, profile, base) -> text, when it is read          kernfs/... print, mm/... knows
 //
 // Reads see what is true at that moment, in the middle of an offline too. Writes answer with Linux's errno.
 // docs/spec/tree.md has the rules, docs/guide/tree.md shows it at work.

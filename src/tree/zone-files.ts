@@ -2,7 +2,7 @@
 //
 //   /proc/buddyinfo               0444   free chunks by order, Isolate pageblocks included; populated zones
 //   /proc/pagetypeinfo            0400   the same by migrate type, and pageblocks by type; a part for each node with memory
-//   debugfs extfrag/*             0444   two indexes of fragmentation for each order (extfrag.ts)
+//   debugfs extfrag/...             0444   two indexes of fragmentation for each order (extfrag.ts)
 //
 // A pageblock counts where its first page is online and in the zone. Walking a free list ends at 100000 chunks, here as
 // there, so that both print the same ">100000". Follows Linux v6.12 mm/vmstat.c (spec 2.10, 6).
