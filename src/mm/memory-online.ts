@@ -21,6 +21,7 @@ import { type BlockId, toPfn } from '#base/units';
 import { MIGRATE_UNMOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
+import { poisonRenewed } from './memory-failure.ts';
 import { onlinePagesRange } from './online-callback.ts';
 import { CLASS_TRAITS, ZONE_MOVABLE } from './page-class.ts';
 import { allocationsIn, BlockerList, blockerOf } from './page-isolation.ts';
@@ -69,6 +70,7 @@ export function onlineBlock(m: Machine, block: BlockId, how: OnlineType): Result
   // ═══ Point of no return: nothing below can fail. ═══
   if (poisoned.items.length > 0) {
     // Before 6.2 the struct pages of a block that comes online are written anew, and the mark is lost (lab fact 19).
+    poisonRenewed(m, block);
     for (const p of stayed.filter((s) => s.managed)) m.forget(p.head);
     const rest = stayed.filter((s) => !s.managed);
     stayed.splice(0, stayed.length, ...rest);

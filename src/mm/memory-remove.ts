@@ -19,6 +19,7 @@ import type { Machine } from './machine.ts';
 import { type MemmapFrames, PAGES_PER_GIGABYTE, releaseKernelMemmap, splitMemmap } from './memmap.ts';
 import type { MemoryRange } from './memory-add.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
+import { forgetPoison } from './memory-failure.ts';
 import { allocationsIn } from './page-isolation.ts';
 import { type Refusal, refusal } from './refusal.ts';
 
@@ -74,6 +75,7 @@ export function removeMemory(m: Machine, range: MemoryRange): Result<RemoveRepor
     nodes.add(blocks.node[row + k] as NodeId);
     const group = m.hotplug.groups.get(blocks.group[row + k] as number);
     if (group !== undefined) group.blocks--;
+    forgetPoison(m, toBlockId(first + k));
     const index = m.sections.indexOf(toPfn(start + k * blockPages));
     for (const a of [...allocationsIn(m, index, index + blockPages)].reverse()) m.forget(a.head);
     for (let n = 0; n < perBlock; n++) m.sections.remove((first + k) * perBlock + n);

@@ -158,8 +158,9 @@ function buildPages(
   placeUnflagged(machine, placer, spans.unflagged, zones);
   seedFreeLists(machine, spans.free, placed.kernelPageblocks, pagetypes);
   takeSpans(machine, ranges, zones);
-  takeWatermarks(machine, zones);
   for (const p of machine.pools) p.managed = p.present - unmanagedIn(machine, p);
+  machine.updateWatermarks(); // sizes of per-CPU lists and min_free_kbytes follow from managed
+  takeWatermarks(machine, zones);
 
   const vmstatText = capture.tree.readText('/proc/vmstat');
   const vmstat = vmstatText === undefined ? undefined : parseVmstat(vmstatText);
