@@ -12,8 +12,8 @@
 // it keeps no block online; the device hears of moves with the driver's next step. With deflate-on-oom an allocation that
 // failed may have up to 256 pages back. Time is an argument of `tick`.
 //
-// Invariants: BL1 the holder's pages and the driver's list are the same set of pages, after a step also what the device was
-// told; BL2 managed is lower by exactly them.
+// Invariants: BS1 the holder's pages and the driver's list are the same set of pages, after a step also what the device was
+// told; BS2 managed is lower by exactly them.
 //
 // Follows Linux v6.12 drivers/virtio/virtio_balloon.c: update_balloon_size_func(), fill_balloon(), leak_balloon(),
 // virtio_balloon_oom_notify(); mm/balloon_compaction.c; QEMU v7.2 hw/virtio/virtio-balloon.c (spec 5.5). Left out: statistics,
@@ -244,19 +244,19 @@ export class VirtioBalloon {
     return freed;
   }
 
-  /** BL1, without the device; empty when sound. */
+  /** BS1, without the device; empty when sound. */
   check(): string[] {
     const m = this.#m;
     const wrong: string[] = [];
     const held = m.holders.members[this.holder];
-    if (held !== this.pages) wrong.push(`BL1 ${this.pages} pages on the list, the holder has ${held}`);
-    if (new Set(this.#list).size !== this.pages) wrong.push('BL1 a page is on the list twice');
+    if (held !== this.pages) wrong.push(`BS1 ${this.pages} pages on the list, the holder has ${held}`);
+    if (new Set(this.#list).size !== this.pages) wrong.push('BS1 a page is on the list twice');
     for (const slot of this.#list) {
       if (m.holders.frameAt(slot) < 0 || m.holders.holderOf(slot) !== this.holder)
-        wrong.push(`BL1 slot ${slot} is not its own`);
+        wrong.push(`BS1 slot ${slot} is not its own`);
     }
     if (this.inflated - this.deflated !== this.pages) {
-      wrong.push(`BL1 ${this.inflated} in, ${this.deflated} out, ${this.pages} held`);
+      wrong.push(`BS1 ${this.inflated} in, ${this.deflated} out, ${this.pages} held`);
     }
     return wrong;
   }

@@ -13,7 +13,7 @@
 // A driver without a host region makes one: the pages' start rounded down to a block, their count rounded up. A message
 // inside of or right behind a region belongs to it; what reaches beyond its end makes it longer.
 //
-// Invariants: HV1 a frame of an online block of a region is kept out if and only if it is not backed; HV2 the sum of all
+// Invariants: HS1 a frame of an online block of a region is kept out if and only if it is not backed; HS2 the sum of all
 // answers is what is covered.
 //
 // Follows Linux v6.12 drivers/hv/hv_balloon.c: hot_add_req(), process_hot_add(), pfn_covered(), handle_pg_range(),
@@ -287,7 +287,7 @@ export class HvHotAdd {
     };
   }
 
-  /** HV1, HV2; empty when sound. Cost O(frames of the regions). */
+  /** HS1, HS2; empty when sound. Cost O(frames of the regions). */
   check(): string[] {
     const { sections, holders } = this.#m;
     const wrong: string[] = [];
@@ -302,15 +302,15 @@ export class HvHotAdd {
         if (index < 0 || this.#m.poolAt(index) === undefined) continue;
         const a = sections.allocationAt(index);
         const mine = a !== undefined && holders.holderOf(sections.ownerAt(a.head)) === this.holder;
-        if (mine === backed) wrong.push(`HV1 frame ${pfn}: backed ${backed}, kept out ${mine}`);
+        if (mine === backed) wrong.push(`HS1 frame ${pfn}: backed ${backed}, kept out ${mine}`);
         if (mine) kept++;
         else online++;
       }
     }
-    if (kept !== holders.pages[this.holder]) wrong.push(`HV1 ${holders.pages[this.holder]} kept out, found ${kept}`);
-    if (online !== this.pagesOnlined) wrong.push(`HV2 ${this.pagesOnlined} online, found ${online}`);
+    if (kept !== holders.pages[this.holder]) wrong.push(`HS1 ${holders.pages[this.holder]} kept out, found ${kept}`);
+    if (online !== this.pagesOnlined) wrong.push(`HS2 ${this.pagesOnlined} online, found ${online}`);
     if (covered !== this.pagesAdded && this.#run === undefined) {
-      wrong.push(`HV2 ${this.pagesAdded} answered, ${covered} covered`);
+      wrong.push(`HS2 ${this.pagesAdded} answered, ${covered} covered`);
     }
     return wrong;
   }

@@ -16,8 +16,8 @@
 // argument of `tick`. No step is done while an offline is under way or somebody has the hotplug lock ('waiting'). While a
 // step works on the parts of a block, the block's own online and offline are refused with EBUSY; Linux lets them wait.
 //
-// Invariants: VM1 plugged size of driver, device and sub-block table are one; VM2 the frames of an online block that are
-// not plugged are the driver's, no others are; VM3 what is added and not online never exceeds the threshold by the
+// Invariants: VS1 plugged size of driver, device and sub-block table are one; VS2 the frames of an online block that are
+// not plugged are the driver's, no others are; VS3 what is added and not online never exceeds the threshold by the
 // driver's doing.
 //
 // Follows Linux v6.12 drivers/virtio/virtio_mem.c (spec 5.4). Left out: kdump, suspend, and the bound that Linux does not
@@ -56,7 +56,7 @@ export const RETRY_MIN_MS = 50_000;
 export const RETRY_MAX_MS = 300_000;
 const OFFLINE_THRESHOLD = 2 ** 30;
 const IMMEDIATE_RETRIES = 8;
-const SECTION_NAME = 'System RAM (virtio_mem)';
+const RESOURCE_NAME = 'System RAM (virtio_mem)';
 
 export type VirtioMemOptions = {
   /** Its name in /proc/iomem and in the log. */
@@ -221,7 +221,7 @@ export class VirtioMem {
 
   // -------------------------------------------------------------------------------------------------- time and steps
 
-  /** Bytes that the retry timer waits for next; undefined when it does not run. */
+  /** When the retry timer fires, in the time of `tick`; undefined when it does not run. */
   get timerMs(): number | undefined {
     return this.#timerMs;
   }
@@ -361,7 +361,7 @@ export class VirtioMem {
   /** @internal Linux gets to know a row; its blocks may come online at once. */
   addUnit(row: number): Rc {
     this.offlineSize += this.unitSize;
-    const options = { group: this.group, driverManaged: SECTION_NAME, merge: true };
+    const options = { group: this.group, driverManaged: RESOURCE_NAME, merge: true };
     const r = this.#m.addMemory(this.#range(row), this.node, options);
     if (r.ok) return 'ok';
     this.offlineSize -= this.unitSize;
@@ -512,14 +512,14 @@ export class VirtioMem {
     return (this.inSbm ? SBM_STATES : BBM_STATES)[this.blocks.stateAt(row)];
   }
 
-  /** VM1, VM2, B1, B2; empty when sound. Cost O(frames of its blocks). */
+  /** VS1 to VS3, B1, B2; empty when sound. Cost O(frames of its blocks). */
   check(): string[] {
     const m = this.#m;
     const wrong = this.blocks.check(this.inSbm ? 'sbm' : 'bbm', this.#held);
     const table = this.blocks.totalPlugged() * this.sbSize;
-    if (table !== this.pluggedSize) wrong.push(`VM1 table ${hex(table)}, driver ${hex(this.pluggedSize)}`);
+    if (table !== this.pluggedSize) wrong.push(`VS1 table ${hex(table)}, driver ${hex(this.pluggedSize)}`);
     const device = this.#port.config().pluggedSize;
-    if (device !== this.pluggedSize) wrong.push(`VM1 device ${hex(device)}, driver ${hex(this.pluggedSize)}`);
+    if (device !== this.pluggedSize) wrong.push(`VS1 device ${hex(device)}, driver ${hex(this.pluggedSize)}`);
     let out = 0;
     let offline = 0;
     for (let row = 0; row < this.blocks.next; row++) {
@@ -535,12 +535,12 @@ export class VirtioMem {
           if (held) out += PAGEBLOCK_PAGES;
           const online = this.pages.zoneOf(toPfn(pfn)) !== undefined;
           const want = online && (this.inSbm ? !this.blocks.isPlugged(row, sb) : this.#kept(row));
-          if (held !== want && row !== this.#held) wrong.push(`VM2 frame ${hex(pfn)} of row ${row}: held ${held}`);
+          if (held !== want && row !== this.#held) wrong.push(`VS2 frame ${hex(pfn)} of row ${row}: held ${held}`);
         }
       }
     }
-    if (out !== this.pages.pages) wrong.push(`VM2 ${this.pages.pages} frames held, ${out} of them in its blocks`);
-    if (offline !== this.offlineSize) wrong.push(`VM3 ${hex(offline)} offline, counted ${hex(this.offlineSize)}`);
+    if (out !== this.pages.pages) wrong.push(`VS2 ${this.pages.pages} frames held, ${out} of them in its blocks`);
+    if (offline !== this.offlineSize) wrong.push(`VS3 ${hex(offline)} offline, counted ${hex(this.offlineSize)}`);
     return wrong;
   }
 
