@@ -18,12 +18,14 @@ export {
   toPfn,
 } from '#base/units';
 export type { AllocOptions } from './alloc-path.ts';
+export { QemuBalloon, VirtioBalloon } from './balloon.ts';
 export { type BootParams, bootParamsOf, parseCommandLine, type Remark } from './boot-params.ts';
 export type { Violation } from './check.ts';
 export type { LogLine, MachineEvent } from './events.ts';
 export type { FreeArea, Placement } from './free-area.ts';
 export * from './geometry.ts';
 export type { AddedRange, HotplugSettings, OnlinePolicy } from './hotplug.ts';
+export { type HotAddResponse, HvHotAdd } from './hv-balloon.ts';
 export { AUTO_ONLINE, type AutoOnline, KERNEL_NAMES, type KernelName, type KernelProfile } from './kernel-profile.ts';
 export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
@@ -42,6 +44,7 @@ export {
 } from './memory-hotplug.ts';
 export type { OnlineReport } from './memory-online.ts';
 export type { RemoveReport } from './memory-remove.ts';
+export { genericOnlinePage, restoreOnlinePageCallback, setOnlinePageCallback } from './online-callback.ts';
 export {
   CLASS_TRAITS,
   type Mobility,
@@ -54,5 +57,7 @@ export {
 export type { Pool } from './pool.ts';
 export { type Blocker, type BlockerCause, ERRNO, type ErrnoName, type Refusal, type RefusalReason } from './refusal.ts';
 export type { Resource, ResourceSpec } from './resource.ts';
+export { VirtioMem, type VirtioMemActivity, type VirtioMemOptions } from './virtio-mem.ts';
+export { QemuVirtioMem, type VirtioMemPort, type VirtioMemReply } from './virtio-mem-device.ts';
 export type { WatermarkSettings, Watermarks } from './watermark.ts';
 export type { OnlineType } from './zone-choice.ts';
