@@ -14,7 +14,8 @@
 //   off        high_min = high_max = 0, batch = 1: a page freed leaves at once, one that is wanted comes alone
 //
 // `tuning` is the kernel's age: 'auto' as above (6.7 and later), 'fixed' before: high does not move, a refill is a batch,
-// the overflow doubles with each free, and order 9 has one list (12) for all types.
+// and the overflow doubles with each free. (Kernels up to mid 2024 had one list of order 9 for all types, through which
+// CMA frames reached requests that may not have them; 6.10 and stable kernels of that year have two.)
 //
 //   state, Int32 x 8 a CPU   0 count, pages on its lists   1 high now   2 alloc_factor   3 free_count ('fixed': free_factor)
 //                            4 previous free was of order 1 to 3
@@ -46,9 +47,9 @@ const STATE = 8;
 export const hasPcpLists = (order: number): boolean => order <= COSTLY_ORDER || order === PAGEBLOCK_ORDER;
 
 /** order_to_pindex(). `mt` is 0..2. */
-export function pcpIndex(order: number, mt: number, tuning: PcpTuning): number {
+export function pcpIndex(order: number, mt: number): number {
   if (order <= COSTLY_ORDER) return NR_PCP_TYPES * order + mt;
-  return NR_LOW_LISTS + (tuning === 'auto' && mt === MIGRATE_MOVABLE ? 1 : 0);
+  return NR_LOW_LISTS + (mt === MIGRATE_MOVABLE ? 1 : 0);
 }
 
 /** pindex_to_order(). */
@@ -247,7 +248,7 @@ export function createPerCpuPages(
     }
     const s = cpu * STATE;
     state[s + 2] >>= 1;
-    const pindex = pcpIndex(order, mt, tuning);
+    const pindex = pcpIndex(order, mt);
     lists[cpu * NR_PCP_LISTS + pindex].addHead(i);
     state[s] += 1 << order;
     const freeHigh = isHighOrderRun(s, order);
@@ -272,7 +273,7 @@ export function createPerCpuPages(
     if (hasPcpLists(order) && mt < NR_PCP_TYPES) {
       const s = cpu * STATE;
       state[s + 3] >>= 1;
-      const list = lists[cpu * NR_PCP_LISTS + pcpIndex(order, mt, tuning)];
+      const list = lists[cpu * NR_PCP_LISTS + pcpIndex(order, mt)];
       if (list.length === 0) refill(list, order, mt, flags);
       if (list.length > 0) {
         state[s] -= 1 << order;
