@@ -18,6 +18,8 @@ import type { KernfsProblem } from '#kernfs/source';
 import { parseNodeVmstat, parseVmstat, type Vmstat } from '#kernfs/vmstat';
 import { parseZoneinfo, type ZoneinfoZone } from '#kernfs/zoneinfo';
 import { NR_ORDERS, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from '#mm/geometry';
+import { HUGE_2M, hugetlbBytes, hugetlbCounts } from '#mm/hugetlb';
+import { hardwareCorrupted } from '#mm/memory-failure';
 import type { Pool } from '#mm/pool';
 import { Census } from './census.ts';
 import { COUNTER_NAMES, type CounterNames } from './counter-names.ts';
@@ -133,7 +135,7 @@ export class Counters {
     if (exact !== undefined) return exact;
     const file = node === undefined ? this.recorded.meminfo : this.#nodeMeminfo.get(node);
     const recorded = file?.amounts.get(name)?.value;
-    return this.#drifted(`meminfo ${node ?? ''} ${name}`, recorded, this.#amountCount(name, pools, census));
+    return this.#drifted(`meminfo ${node ?? ''} ${name}`, recorded, this.#amountCount(name, node, census));
   }
 
   /** Columns of a node's label where 6.1 deviates from its own layout (meminfo.ts). */
@@ -161,12 +163,12 @@ export class Counters {
     for (const node of m.nodes) {
       const pools = m.pools.filter((p) => p.node === node);
       for (const n of [...this.names.zone, ...this.names.node]) note(`node ${node} ${n}`, countOf(n, pools, census));
-      for (const n of this.names.nodeMeminfo) note(`meminfo ${node} ${n}`, this.#amountCount(n, pools, census));
+      for (const n of this.names.nodeMeminfo) note(`meminfo ${node} ${n}`, this.#amountCount(n, node, census));
     }
     for (const n of [...this.names.zone, ...this.names.node, ...this.names.events]) {
       note(`vmstat ${n}`, this.#eventCount(n) ?? countOf(n, m.pools, census));
     }
-    for (const n of this.names.meminfo) note(`meminfo  ${n}`, this.#amountCount(n, m.pools, census));
+    for (const n of this.names.meminfo) note(`meminfo  ${n}`, this.#amountCount(n, undefined, census));
     return then;
   }
 
@@ -183,7 +185,9 @@ export class Counters {
   }
 
   /** Lines of meminfo that follow from what frames are used for. */
-  #amountCount(name: string, pools: Scope, census: Census): number | undefined {
+  #amountCount(name: string, node: NodeId | undefined, census: Census): number | undefined {
+    const m = this.#c.machine;
+    const pools = node === undefined ? m.pools : m.pools.filter((p) => p.node === node);
     const counter = AMOUNTS[name];
     if (counter !== undefined) {
       const [of, unit] = counter;
@@ -193,8 +197,10 @@ export class Counters {
     const hugetlb = countOf('nr_hugetlb', pools, census) as number; // it has a count
     if (name === 'CommitLimit') return Math.floor((managed - hugetlb) / 2) * KB;
     if (name === 'MemAvailable') return availablePages(pools, census) * KB;
-    if (name === 'HugePages_Total') return Math.floor(pagesIn(pools, census, 'hugetlb') / PAGEBLOCK_PAGES);
-    if (name === 'HardwareCorrupted') return pagesIn(pools, census, 'poisoned') * KB;
+    const hugePages = HUGE_PAGES[name];
+    if (hugePages !== undefined) return hugetlbCounts(m, HUGE_2M, node)[hugePages];
+    if (name === 'Hugetlb') return hugetlbBytes(m) / 1024;
+    if (name === 'HardwareCorrupted') return hardwareCorrupted(m) / 1024;
     if (name === 'AnonHugePages') return pools.reduce((n, p) => n + census.anonymousHuge(p.id), 0) * KB;
     if (name === 'VmallocTotal') return VMALLOC_KB;
     if (name === 'Hugepagesize') return PAGEBLOCK_PAGES * KB;
@@ -221,7 +227,14 @@ const AMOUNTS: Readonly<Record<string, readonly [readonly string[], number]>> = 
   KernelStack: [['nr_kernel_stack'], 1],
   PageTables: [['nr_page_table_pages'], KB],
   Balloon: [['nr_balloon_pages'], KB],
-  Hugetlb: [['nr_hugetlb'], KB],
+};
+
+/** The pool of 2 MiB pages. */
+const HUGE_PAGES: Readonly<Record<string, 'nr' | 'free' | 'reserved' | 'surplus'>> = {
+  HugePages_Total: 'nr',
+  HugePages_Free: 'free',
+  HugePages_Rsvd: 'reserved',
+  HugePages_Surp: 'surplus',
 };
 
 const statOf = (stats: readonly (readonly [string, number])[] | undefined, name: string): number | undefined =>

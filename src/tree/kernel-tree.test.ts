@@ -392,4 +392,48 @@ describe('writing', () => {
     expect(kernelTree(small({ kernel: '6.12' })).stat(vm('defrag_mode'))).toBeUndefined();
     expect(m.check()).toEqual([]);
   });
+
+  it('FS21 pages of failing memory', () => {
+    const m = small();
+    const log: string[] = [];
+    m.onLog = ({ text }) => log.push(text);
+    const fs = kernelTree(m);
+    const at = (pfn: number): string => `0x${(pfn * 4096).toString(16)}\n`;
+    expect(fs.stat(`${MEMORY}/soft_offline_page`)).toEqual({ kind: 'file', mode: 0o200, size: 4096 });
+    expect(fs.read(`${MEMORY}/soft_offline_page`)).toBe('EACCES');
+    expect(fs.write(`${MEMORY}/soft_offline_page`, 'junk')).toBe('EINVAL');
+    expect(fs.write(`${MEMORY}/soft_offline_page`, at(0x900000))).toBe('ENXIO');
+    expect(fs.write(`${MEMORY}/soft_offline_page`, at(5 * 32768))).toBe(at(5 * 32768).length);
+    expect(fs.write(`${MEMORY}/hard_offline_page`, at(6 * 32768))).toBe(at(6 * 32768).length);
+    expect(log).toContain('Memory failure: 0x30000: recovery action for free buddy page: Recovered');
+    expect(fs.write(`${MEMORY}/hard_offline_page`, at(6 * 32768))).toBe('EHWPOISON');
+    expect(fs.readText('/proc/meminfo')).toContain('HardwareCorrupted:     8 kB\n');
+    expect(fs.readText('/sys/devices/system/node/node0/memory_failure/recovered')).toBe('1\n');
+    expect(fs.write('/proc/sys/vm/enable_soft_offline', '0')).toBe(1);
+    expect(fs.write(`${MEMORY}/soft_offline_page`, at(7 * 32768))).toBe('EOPNOTSUPP');
+    expect(m.check()).toEqual([]);
+  });
+
+  it('FS22 pools of huge pages', () => {
+    const m = small();
+    const fs = kernelTree(m);
+    const all = '/sys/kernel/mm/hugepages';
+    const node = '/sys/devices/system/node/node0/hugepages/hugepages-2048kB';
+    expect(fs.list(all)).toEqual(['hugepages-1048576kB', 'hugepages-2048kB']);
+    expect(fs.write('/proc/sys/vm/nr_hugepages', '10\n')).toBe(3);
+    expect(fs.readText(`${all}/hugepages-2048kB/nr_hugepages`)).toBe('10\n');
+    expect(fs.readText(`${node}/free_hugepages`)).toBe('10\n');
+    expect(fs.readText('/proc/meminfo')).toMatch(/HugePages_Total: +10\nHugePages_Free: +10\n/);
+    expect(fs.readText('/proc/meminfo')).toContain('Hugetlb:           20480 kB\n');
+    expect(fs.write(`${node}/nr_hugepages`, '4')).toBe(1);
+    expect(fs.readText('/proc/sys/vm/nr_hugepages')).toBe('4\n');
+    expect(fs.write('/proc/sys/vm/nr_hugepages', '99999999')).toBe(8);
+    expect(Number(fs.readText('/proc/sys/vm/nr_hugepages'))).toBeGreaterThan(900);
+    expect(fs.write('/proc/sys/vm/nr_hugepages', '0')).toBe(1);
+    expect(fs.write('/proc/sys/vm/nr_hugepages', 'x')).toBe('EINVAL');
+    expect(fs.write(`${all}/hugepages-1048576kB/nr_overcommit_hugepages`, '1')).toBe('EINVAL');
+    expect(fs.write(`${all}/hugepages-2048kB/nr_overcommit_hugepages`, '7')).toBe(1);
+    expect(fs.readText(`${all}/hugepages-2048kB/nr_overcommit_hugepages`)).toBe('7\n');
+    expect(m.check()).toEqual([]);
+  });
 });

@@ -6,6 +6,7 @@
 //            devices/system/node/...       node-dir.ts
 //            module/memory_hotplug/parameters/...     memhp-params-dir.ts
 //            bus/{memory,node}/devices/...            links to both
+//            kernel/mm/hugepages/...                  hugepages-dir.ts
 //            kernel/debug/extfrag/...                 debugfs
 //
 //   every file (machine, profile, base) -> text, when it is read          kernfs/... print, mm/... knows
@@ -19,7 +20,9 @@ import { blockName } from '#kernfs/memory-blocks';
 import type { KernTree } from '#kernfs/source';
 import { numberIn } from '#kernfs/sysfs';
 import type { Machine } from '#mm/machine';
+import type { PageStateOf } from '#mm/page-state';
 import { Counters } from './counters.ts';
+import { hugepagesDir } from './hugepages-dir.ts';
 import { iomemText } from './iomem-file.ts';
 import { memhpParamsDir } from './memhp-params-dir.ts';
 import { meminfoText } from './meminfo-file.ts';
@@ -42,6 +45,8 @@ export type KernelTreeOptions = {
    * 'wait' goes on until FsWrite.cancel, on a machine with compat 'linux'.
    */
   readonly endless?: 'wait' | 'refuse';
+  /** What users know of their pages (dirty, mapped): what soft and hard offline go by. Default: page-state.ts. */
+  readonly pageState?: PageStateOf;
 };
 
 /**
@@ -49,7 +54,13 @@ export type KernelTreeOptions = {
  * it was made. Cost: O(1); with a base O(frames in use) once.
  */
 export function kernelTree(machine: Machine, options: KernelTreeOptions = {}): KernelFs {
-  const context: TreeContext = { machine, profile: machine.profile, base: options.base };
+  const context: TreeContext = {
+    machine,
+    profile: machine.profile,
+    base: options.base,
+    pageState: options.pageState,
+    vm: { enableSoftOffline: true },
+  };
   const counters = new Counters(context);
   return routed(rootDir(context, counters), { endless: options.endless ?? 'refuse' });
 }
@@ -65,7 +76,7 @@ function rootDir(c: TreeContext, counters: Counters): DirNode {
       kpageflags: kpageflagsFile(c),
       meminfo: procFile(() => meminfoText(counters)),
       pagetypeinfo: procFile(() => pagetypeinfoText(c), 0o400),
-      sys: fixedDir({ vm: sysctlVmDir(c) }),
+      sys: fixedDir({ vm: sysctlVmDir(c, counters) }),
       version: procFile(() => versionText(c)),
       vmstat: procFile(() => vmstatText(counters)),
       zoneinfo: procFile(() => zoneinfoText(c, counters)),
@@ -75,8 +86,9 @@ function rootDir(c: TreeContext, counters: Counters): DirNode {
         memory: busDir('memory', () => blockNames(c.machine)),
         node: busDir('node', () => nodeNames(c.machine)),
       }),
-      devices: fixedDir({ system: fixedDir({ memory: memoryDir(c), node: nodeDir(c, counters) }) }),
+      devices: fixedDir({ system: fixedDir({ memory: memoryDir(c, counters), node: nodeDir(c, counters) }) }),
       kernel: fixedDir({
+        mm: fixedDir({ hugepages: hugepagesDir(c, counters) }),
         debug: fixedDir({
           extfrag: fixedDir({
             extfrag_index: { ...attribute(() => extfragText(c, 'extfrag_index')), size: 0 },

@@ -3,6 +3,7 @@
 //   auto_online_blocks   0644   offline | online | online_kernel | online_movable
 //   block_size_bytes     0444   hexadecimal without 0x
 //   crash_hotplug        0444   0: crash tools do not learn of hotplug by themselves (kernels that have the file)
+//   soft_offline_page, hard_offline_page   0200   a physical address: memory-failure-files.ts
 //   memoryN/             state, online 0644: block-store.ts; valid_zones, removable, phys_index, phys_device 0444;
 //                        uevent, power/, subsystem; a link to each node that it is on
 //
@@ -22,12 +23,17 @@ import { numberIn } from '#kernfs/sysfs';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from '#mm/geometry';
 import { AUTO_ONLINE } from '#mm/kernel-profile';
 import type { Machine } from '#mm/machine';
+import { hardOfflinePageStore, softOfflinePageStore } from '#mm/memory-failure';
 import { storeOnlineFlag, storeState } from './block-store.ts';
+import type { Counters } from './counters.ts';
 import { powerDir, ueventFile } from './device-files.ts';
+import { failPage, hasMemoryFailure } from './memory-failure-files.ts';
 import type { TreeContext } from './tree-context.ts';
-import { attribute, type DirNode, fixedDir, growingDir, link, type TreeNode, word } from './tree-node.ts';
+import { attribute, type DirNode, fixedDir, growingDir, link, type TreeNode, trigger, word } from './tree-node.ts';
 
-export function memoryDir({ machine: m, profile }: TreeContext): DirNode {
+export function memoryDir(c: TreeContext, counters: Counters): DirNode {
+  const { machine: m, profile } = c;
+  const fails = hasMemoryFailure(c, counters);
   return growingDir(
     {
       auto_online_blocks: attribute(
@@ -41,7 +47,9 @@ export function memoryDir({ machine: m, profile }: TreeContext): DirNode {
       ),
       block_size_bytes: attribute(() => printBlockSizeBytes(m.blockPages * PAGE_SIZE)),
       crash_hotplug: profile.crashHotplug ? attribute(() => '0\n') : undefined,
+      hard_offline_page: fails ? trigger((text) => failPage(c, text, hardOfflinePageStore)) : undefined,
       power: powerDir,
+      soft_offline_page: fails ? trigger((text) => failPage(c, text, softOfflinePageStore)) : undefined,
       uevent: ueventFile,
     },
     {

@@ -1,7 +1,7 @@
 // /sys/devices/system/node: the NUMA nodes of a Machine, and which blocks are whose.
 //
 //   online, possible, has_memory, has_normal_memory, has_cpu, has_generic_initiator     sets, "0-1\n"
-//   nodeN/   cpulist, cpumap, distance, meminfo, numastat, vmstat; memoryM -> ../../memory/memoryM
+//   nodeN/   cpulist, cpumap, distance, meminfo, numastat, vmstat, hugepages/, memory_failure/; memoryM -> ../../memory/memoryM
 //
 // A CPU's number and a node's distance are the spec's, else the recorded file's, else counted on from 0 and 10 or 20.
 // numastat is the recorded one: the engine does not count where requests wanted to be. Of Linux's entries these are left
@@ -15,8 +15,10 @@ import { NODE_DIR, printDistances, printListFile } from '#kernfs/nodes';
 import { numberIn } from '#kernfs/sysfs';
 import type { Counters } from './counters.ts';
 import { powerDir, ueventFile } from './device-files.ts';
+import { nodeHugepagesDir } from './hugepages-dir.ts';
 import { nodeMeminfoText } from './meminfo-file.ts';
 import { nodesOfBlock } from './memory-dir.ts';
+import { hasMemoryFailure, memoryFailureDir } from './memory-failure-files.ts';
 import type { TreeContext } from './tree-context.ts';
 import { attribute, type DirNode, growingDir, link } from './tree-node.ts';
 import { nodeVmstatText } from './vmstat-file.ts';
@@ -61,7 +63,9 @@ function oneNode(c: TreeContext, counters: Counters, node: NodeId): DirNode {
       cpulist: attribute(() => printListFile(cpusOf(c, node))),
       cpumap: attribute(() => printCpumap(cpusOf(c, node), cpuCount(c))),
       distance: attribute(() => printDistances(distancesOf(c, node))),
+      hugepages: nodeHugepagesDir(c, node),
       meminfo: attribute(() => nodeMeminfoText(counters, node)),
+      memory_failure: c.profile.name !== '6.1' && hasMemoryFailure(c, counters) ? memoryFailureDir(c, node) : undefined,
       numastat: attribute(() => base('numastat') ?? NUMASTAT.map((name) => `${name} 0\n`).join('')),
       power: powerDir,
       subsystem: link('../../../../bus/node'),

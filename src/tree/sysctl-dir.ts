@@ -6,6 +6,8 @@
 //   watermark_boost_factor                 0644
 //   percpu_pagelist_high_fraction          0644   0, or 8 and more
 //   defrag_mode                            0644   0, 1; kernels that have it (6.18)
+//   nr_hugepages                           0644   the pool of 2 MiB pages becomes so large, as far as that goes
+//   enable_soft_offline                    0644   0, 1; kernels that have it (6.12, 6.18)
 //   hotadd_memory_treat_as_movable         0644   0, 1: ours, after Ishimatsu's talk 2013: memory that is added comes
 //                                                 online in Movable; the same as auto_online_blocks=online_movable
 //   lowmem_reserve_ratio                   0444   the engine sets it at boot only
@@ -17,6 +19,8 @@
 
 import type { Machine } from '#mm/machine';
 import { readTunable, type Tunable, writeTunable } from '#mm/vm-tunables';
+import type { Counters } from './counters.ts';
+import { nrHugepagesFile } from './hugepages-dir.ts';
 import type { TreeContext } from './tree-context.ts';
 import { type DirNode, type FileNode, fixedDir } from './tree-node.ts';
 
@@ -28,15 +32,18 @@ const sysctl = (read: () => string, store?: FileNode['store']): FileNode => ({
   ...(store === undefined ? {} : { store }),
 });
 
-export function sysctlVmDir({ machine: m, profile, base }: TreeContext): DirNode {
+export function sysctlVmDir(c: TreeContext, counters: Counters): DirNode {
+  const { machine: m, profile, base } = c;
   const was = (name: string, text: string): FileNode => sysctl(() => base?.readText(`/proc/sys/vm/${name}`) ?? text);
   return fixedDir({
     compaction_proactiveness: was('compaction_proactiveness', '20\n'),
     defrag_mode: profile.freePageblocks ? tunable(m, 'defrag_mode') : undefined,
+    enable_soft_offline: profile.name === '6.1' ? undefined : softOffline(c),
     extfrag_threshold: was('extfrag_threshold', '500\n'),
     hotadd_memory_treat_as_movable: treatAsMovable(m),
     lowmem_reserve_ratio: sysctl(() => `${[...m.vm.lowmemReserveRatio, 0].join('\t')}\n`),
     min_free_kbytes: tunable(m, 'min_free_kbytes'),
+    nr_hugepages: { ...nrHugepagesFile(c, counters), size: 0 },
     percpu_pagelist_high_fraction: tunable(m, 'percpu_pagelist_high_fraction'),
     watermark_boost_factor: tunable(m, 'watermark_boost_factor'),
     watermark_scale_factor: tunable(m, 'watermark_scale_factor'),
@@ -49,6 +56,18 @@ const tunable = (m: Machine, name: Tunable): FileNode =>
     (text) => {
       const value = readInt(text);
       return value !== undefined && writeTunable(m, name, value).ok ? 'ok' : 'EINVAL';
+    },
+  );
+
+/** 0 refuses soft_offline_page (EOPNOTSUPP). Since 6.11. */
+const softOffline = (c: TreeContext): FileNode =>
+  sysctl(
+    () => (c.vm.enableSoftOffline ? '1\n' : '0\n'),
+    (text) => {
+      const value = readInt(text);
+      if (value !== 0 && value !== 1) return 'EINVAL';
+      c.vm.enableSoftOffline = value === 1;
+      return 'ok';
     },
   );
 

@@ -8,9 +8,14 @@
 import type { KernTree } from '#kernfs/source';
 import type { KernelProfile } from '#mm/kernel-profile';
 import type { Machine } from '#mm/machine';
+import type { PageStateOf } from '#mm/page-state';
 
 export type TreeContext = {
   readonly machine: Machine;
   readonly profile: KernelProfile;
   readonly base: KernTree | undefined;
+  /** What users know of their pages; default: page-state.ts by class. */
+  readonly pageState: PageStateOf | undefined;
+  /** Sysctls that the engine takes as arguments. */
+  readonly vm: { enableSoftOffline: boolean };
 };
