@@ -8,6 +8,7 @@
 //   node 0   blocks 8-15 DMA32, 32-33 Normal        node 1   blocks 40-41 Normal        node 2   comes and goes
 //
 //   DIMMER_SEED=n  replay one seed      DIMMER_SEEDS=n  how many (default 14)      DIMMER_LIFE_OPS=n  events of each (160)
+//   DIMMER_SEEN=1  prints how often each outcome was seen
 
 import { expect, it } from 'vitest';
 import { Prng } from '#base/prng';
