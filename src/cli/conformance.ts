@@ -9,6 +9,7 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { parseArgs } from 'node:util';
+import { err } from '#base/result';
 import { type PageRuns, RunBuilder } from '#capture/page-runs';
 import { type Recording, replay } from '#conformance/replay';
 import { type Outcome, reportJson, reportText, totalsOf } from '#conformance/report';
@@ -39,12 +40,22 @@ function main(): number {
   const outcomes: Outcome[] = [];
   for (const folder of folders) {
     const recording = recordingOf(folder);
-    outcomes.push({ name: recording.name, result: replay(recording) });
+    outcomes.push({ name: recording.name, result: replayed(recording) });
     if (process.stderr.isTTY) process.stderr.write(`${recording.name}\n`);
   }
   process.stdout.write(json ? `${JSON.stringify(reportJson(outcomes), null, 2)}\n` : reportText(outcomes, all));
   const total = totalsOf(outcomes);
   return total.wrong > 0 || total.unreadable > 0 ? 1 : 0;
+}
+
+/** A bug that shows in one recording does not hide the others. */
+function replayed(recording: Recording): Outcome['result'] {
+  try {
+    return replay(recording);
+  } catch (e) {
+    if (!(e instanceof Error)) throw e;
+    return err(`a bug: ${e.message}`);
+  }
 }
 
 function complain(sentence: string): number {

@@ -76,7 +76,7 @@ export type MachineSpec = {
   readonly contents?: 'none' | 'tag' | 'bytes';
   /** 'none': allocations may take the last frame. Default: computed by spec 2.5 with factor 10 and no THP. */
   readonly watermarks?: 'none' | WatermarkSettings;
-  /** distance[a][b] of the nodes in ascending id; default 10 local, 20 remote. */
+  /** distance[a][b] of the possible nodes, or of those online at boot, in ascending id; default 10 local, 20 remote. */
   readonly distance?: readonly (readonly number[])[];
   /** 'free' (default): all RAM that is not reserved is free. 'nothing': the caller places every frame (twins). */
   readonly populate?: 'free' | 'nothing';

@@ -141,6 +141,10 @@ export class Machine {
   readonly #bytes: Map<number, Uint8Array> | undefined;
   /** Nodes that are online, ascending. */
   #nodes: readonly NodeId[];
+  /** One for all copies of a machine: only they may become each other. */
+  #boot: object = {};
+  /** Those that were online at boot. */
+  #bootNodes: readonly NodeId[];
   /** Pools to try, by node row * 4 + highest zone. */
   zonelists: Int32Array[] = [];
 
@@ -161,6 +165,7 @@ export class Machine {
     this.blocks = blocks;
     this.poolOf = new Int16Array(sections.length * PAGEBLOCKS_PER_SECTION).fill(NO_POOL);
     this.#nodes = nodes;
+    this.#bootNodes = nodes;
     this.vm = vmTunables(spec);
     this.#tagged = spec.contents !== 'none';
     this.#bytes = spec.contents === 'bytes' ? new Map() : undefined;
@@ -496,9 +501,21 @@ export class Machine {
     return true;
   }
 
+  /**
+   * NUMA distance: 10 is local. As the spec's table says, whose rows are the possible nodes if there is one for each, else
+   * those that were online at boot; a node that came later is 20 away.
+   */
+  distance(from: NodeId, to: NodeId): number {
+    const { distance, possibleNodes } = this.spec;
+    const named = possibleNodes?.length === distance?.length ? [...(possibleNodes ?? [])] : this.#bootNodes;
+    const rows = [...named].sort((a, b) => a - b);
+    return distance?.[rows.indexOf(from)]?.[rows.indexOf(to)] ?? (from === to ? 10 : 20);
+  }
+
   /** @internal After pools or nodes came or went. */
   rebuildZonelists(): void {
-    const { distance, nodeCpus } = this.spec;
+    const { nodeCpus } = this.spec;
+    const distance = this.#nodes.map((a) => this.#nodes.map((b) => this.distance(a, b)));
     const hasCpus = (node: NodeId): boolean => nodeCpus?.get(node) !== 0;
     this.zonelists = buildZonelists({ nodes: this.#nodes, distance, hasCpus }, this.pools);
   }
@@ -542,6 +559,7 @@ export class Machine {
   fork(): Machine {
     const spec: MachineSpec = { ...this.spec, code: 'shared' };
     const m = new Machine(spec, this.blockPages, new Sections(0), new MemoryBlocks(new Float64Array(0)), this.#nodes);
+    m.#boot = this.#boot;
     m.copyFrom(this);
     return m;
   }
@@ -563,7 +581,7 @@ export class Machine {
   }
 
   #become(other: Machine): void {
-    assert(this.blockPages === other.blockPages, 'not of one boot');
+    assert(this.#boot === other.#boot, 'not of one boot');
     this.sections.share(other.sections);
     this.holders.share(other.holders);
     const config = poolConfig(this);
@@ -573,6 +591,7 @@ export class Machine {
     this.pools.length = other.pools.length;
     for (const p of other.pools) (this.pools[p.id] as Pool).copyFrom(p);
     this.#nodes = other.#nodes;
+    this.#bootNodes = other.#bootNodes;
     Object.assign(this.vm, other.vm);
     this.rebuildZonelists();
     copyMachineStates(other, this);

@@ -7,7 +7,21 @@ import { describe, expect, it } from 'vitest';
 import { ROOT } from '../support/source-files.ts';
 import { runCli } from './run-cli.ts';
 
-const VERBS = ['check', 'explain', 'map', 'ls', 'capture', 'unpack', 'verify', 'sim', 'completion'];
+const VERBS = [
+  'check',
+  'explain',
+  'map',
+  'ls',
+  'capture',
+  'unpack',
+  'verify',
+  'sim',
+  'shell',
+  'export',
+  'demo',
+  'mount',
+  'completion',
+];
 
 describe('help', () => {
   it('the program’s help names every command, the exit codes, and that nothing is written', () => {
