@@ -3,12 +3,12 @@
 //   row = pool      column = class       pages[pool * classes + class]; huge[pool]: anonymous frames in huge pages
 //
 // The engine counts by holder, which is not by node; /proc/zoneinfo and nodeN/meminfo want it by node. Counted when it
-// is asked for: O(frames of sections that have a story), about a nanosecond for a free one.
+// is asked for: O(frames of sections that have a story).
 
 import { PAGEBLOCK_ORDER, PAGES_PER_SECTION } from '#mm/geometry';
 import type { Machine } from '#mm/machine';
 import { PAGE_CLASSES, type PageClass } from '#mm/page-class';
-import { KIND_HEAD0, KIND_MASK, KIND_TAIL } from '#mm/section';
+import { KIND_HEAD0, KIND_MASK, KIND_TAIL, SLOTS_AT } from '#mm/section';
 
 const CLASSES = PAGE_CLASSES.length;
 
@@ -36,7 +36,9 @@ export class Census {
         const order = kind - KIND_HEAD0;
         const pool = m.poolOf[(first + k) >>> PAGEBLOCK_ORDER] as number;
         if (pool >= 0) {
-          const cls = holders.classIndex[holders.holderOf(sections.ownerAt(first + k))] as number;
+          const at = SLOTS_AT + 2 * k;
+          const slotOfHead = ((words[at] as number) | ((words[at + 1] as number) << 16)) - 1;
+          const cls = holders.classIndex[holders.holderOf(slotOfHead)] as number;
           const cell = pool * CLASSES + cls;
           this.#pages[cell] = (this.#pages[cell] as number) + (1 << order);
           if (cls === anonymous && order >= PAGEBLOCK_ORDER) {
