@@ -8,7 +8,7 @@ const sources = repositoryFiles().filter((f) => f.startsWith('src/') && f.endsWi
 
 /** Modules that a file imports, as written. */
 const importsOf = (text: string): string[] =>
-  [...codeOf(text).matchAll(/(?:\bfrom|\bimport)\s*\(?\s*'([^']+)'/g)].map((m) => m[1] as string);
+  [...codeOf(text).matchAll(/(?:\bfrom|\bimport)\s*\(?\s*'([^'\n]+)'/g)].map((m) => m[1] as string);
 
 /** The layer that an import reaches; 'package' for npm, 'node' for node:*. */
 function target(file: string, spec: string): string {

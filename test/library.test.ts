@@ -7,7 +7,8 @@ import { build } from 'esbuild';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { ROOT, textOf } from './support/source-files.ts';
 
-const example = /```ts\n([\s\S]*?)```/.exec(textOf('README.md'))?.[1] ?? '';
+const examples = [...textOf('README.md').matchAll(/```ts\n([\s\S]*?)```/g)].map((m) => m[1] as string);
+const example = examples[0] ?? '';
 
 const expected = (out: string): void => {
   const lines = out.trim().split('\n');
@@ -29,6 +30,14 @@ describe('the library example of the README', () => {
     // The package imports itself by name, so that `exports` is what is tested. The example is valid JavaScript.
     const out = execFileSync(process.execPath, ['--input-type=module', '-e', example], { cwd: ROOT, encoding: 'utf8' });
     expected(out);
+  });
+
+  it('the second example adds memory, brings a block online, and is refused its removal', () => {
+    const args = ['--input-type=module', '-e', examples[1] ?? ''];
+    const out = execFileSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' });
+    expect(out).toMatch(/40,\s+41,\s+42,\s+43,\s+44,\s+45,\s+46,\s+47/);
+    expect(out).toContain("[ 'Normal', 'Movable' ]");
+    expect(out).toMatch(/^EBUSY removing memory fails, because memory \[0x0000000140000000-/m);
   });
 
   it('runs bundled for a browser, with nothing of Node in reach', async () => {
