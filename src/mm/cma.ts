@@ -116,7 +116,7 @@ function nextGap(area: CmaArea, pages: number, align: number, from: number): num
 }
 
 export type CmaOptions = Pick<ContigOptions, 'signal' | 'pageState'> & {
-  /** Frame number is a multiple of 2^align. Default 0; at most 10 as CONFIG_CMA_ALIGNMENT... is the caller's affair. */
+  /** The first frame's number is a multiple of 2^align. Default 0. */
   readonly align?: number;
 };
 

@@ -17,11 +17,13 @@ export {
   toOrder,
   toPfn,
 } from '#base/units';
-export type { AllocOptions } from './alloc-path.ts';
+export type { AllocOptions, AllocRights } from './alloc-path.ts';
 export { QemuBalloon, VirtioBalloon } from './balloon.ts';
 export { type BootParams, bootParamsOf, parseCommandLine, type Remark } from './boot-params.ts';
 export type { Violation } from './check.ts';
+export { type CmaArea, type CmaOptions, cmaAlloc, cmaAreas, cmaCounters, cmaRelease } from './cma.ts';
 export type { LogLine, MachineEvent } from './events.ts';
+export { chunkCounts, extfragForOrder, fragmentationIndex, unusableFreeIndex } from './extfrag.ts';
 export type { FreeArea, Placement } from './free-area.ts';
 export * from './geometry.ts';
 export type { AddedRange, HotplugSettings, OnlinePolicy } from './hotplug.ts';
@@ -59,5 +61,6 @@ export { type Blocker, type BlockerCause, ERRNO, type ErrnoName, type Refusal, t
 export type { Resource, ResourceSpec } from './resource.ts';
 export { VirtioMem, type VirtioMemActivity, type VirtioMemOptions } from './virtio-mem.ts';
 export { QemuVirtioMem, type VirtioMemPort, type VirtioMemReply } from './virtio-mem-device.ts';
+export { readTunable, type Tunable, writeTunable } from './vm-tunables.ts';
 export type { WatermarkSettings, Watermarks } from './watermark.ts';
 export type { OnlineType } from './zone-choice.ts';
