@@ -48,6 +48,21 @@ export function beforeDevices(
     });
     texts.set('/proc/zoneinfo', printZoneinfo(cut));
   }
+  const meminfo = tree.readText('/proc/meminfo');
+  if (meminfo !== undefined) {
+    // Only the sum is compared: which leaves mapped the devices cannot be told.
+    let kb = gone.length * (memory.value.blockSizeBytes / 1024);
+    const cut = (text: string, name: string): string =>
+      text.replace(
+        new RegExp(`^(${name}: +)(\\d+)( kB)$`, 'm'),
+        (_all, label: string, digits: string, unit: string) => {
+          const less = Math.min(kb, Number(digits));
+          kb -= less;
+          return `${label}${Number(digits) - less}${unit}`;
+        },
+      );
+    texts.set('/proc/meminfo', ['DirectMap1G', 'DirectMap2M', 'DirectMap4k'].reduce(cut, meminfo));
+  }
   const names = new Set(gone.map((b) => `memory${b.id}`));
   const hidden = (path: string): boolean => path.split('/').some((part) => names.has(part));
   const view: KernTree = {

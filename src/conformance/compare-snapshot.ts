@@ -32,6 +32,7 @@ export type FirstReading = {
   /** Frames managed by the engine then. */
   readonly managed: number;
   readonly nodeManaged: ReadonlyMap<number, number>;
+  readonly directMapKb: number | undefined;
   readonly memmapPages: number | undefined;
   readonly memmapBootPages: number | undefined;
 };
@@ -47,6 +48,7 @@ export function firstReading(m: Machine, tree: KernTree, goneKb: ReadonlyMap<num
     nodeTotalKb: new Map(m.nodes.map((n) => [n, (nodeTotal(tree, n) ?? 0) - (goneKb.get(n) ?? 0)])),
     managed: managedOf(m),
     nodeManaged: new Map(m.nodes.map((n) => [n, managedOf(m, n)])),
+    directMapKb: directMapKb(tree),
     memmapPages: vmstatOf(tree, 'nr_memmap_pages'),
     memmapBootPages: vmstatOf(tree, 'nr_memmap_boot_pages'),
   };
@@ -58,6 +60,14 @@ const managedOf = (m: Machine, node?: number): number =>
 function memTotal(text: string | undefined): number | undefined {
   const parsed = text === undefined ? undefined : parseMeminfo(text);
   return parsed?.ok === true ? meminfoKb(parsed.value, 'MemTotal') : undefined;
+}
+
+function directMapKb(tree: KernTree): number | undefined {
+  const text = tree.readText('/proc/meminfo');
+  const parsed = text === undefined ? undefined : parseMeminfo(text);
+  if (parsed?.ok !== true) return undefined;
+  const parts = ['DirectMap4k', 'DirectMap2M', 'DirectMap1G'].map((name) => meminfoKb(parsed.value, name));
+  return parts.every((p) => p === undefined) ? undefined : parts.reduce<number>((n, p) => n + (p ?? 0), 0);
 }
 
 const nodeTotal = (tree: KernTree, node: number): number | undefined => {
@@ -188,6 +198,11 @@ function compareAmounts(tally: Tally, m: Machine, fs: KernTree, first: FirstRead
     if (now === undefined) continue;
     const since = (managedOf(m, node) - (first.nodeManaged.get(node) ?? 0)) * kbPerPage;
     tally.compare('MemTotal', `node ${node} since boot, kB`, now - (first.nodeTotalKb.get(node) ?? 0), since);
+  }
+  // The kernel splits leaves as it pleases; how much is mapped in all follows from what was added and removed.
+  const mapped = directMapKb(tree);
+  if (mapped !== undefined && first.directMapKb !== undefined) {
+    tally.compare('DirectMap', 'kB in all', mapped, directMapKb(fs) ?? 'missing');
   }
   for (const name of ['nr_memmap_pages', 'nr_memmap_boot_pages'] as const) {
     const theirs = vmstatOf(tree, name);

@@ -9,7 +9,7 @@
 //   movableWatermark   share           own            own             __setup_per_zone_wmarks() (spec 2.5); zoneinfo
 //   failedOffline      movable         movable        keep            undo_isolate_page_range() (spec 3.1, corner)
 //   poisonRefuses      no              yes            yes             memory_block_online(): nr_hwpoison (since 6.2)
-//   anonymousKsm       no              yes            yes             recorded kpageflags: every anonymous page, bit 21
+//   anonymousKsm       no              yes            no              recorded kpageflags: every anonymous page, bit 21
 //   fallback           largest-first   claim-steal    claim-steal     __rmqueue_fallback(), rmqueue_claim() (spec 2.3)
 //   pcpHighMinMax      no              no             yes             zoneinfo_show_print(): high_min, high_max
 //   memmapCounters     no              yes            yes             vmstat: nr_memmap_pages, nr_memmap_boot_pages
@@ -81,6 +81,7 @@ export const KERNEL_PROFILES: Readonly<Record<KernelName, KernelProfile>> = Obje
     name: '6.18',
     defaultOnline: 'offline',
     failedOffline: 'keep',
+    anonymousKsm: false,
     pcpHighMinMax: true,
     freePageblocks: true,
   },

@@ -72,6 +72,7 @@ function applyTunables(m: Machine): void {
   }
   assert(vm.minFree !== undefined, 'watermarks before the first setup');
   const settings: WatermarkSettings = {
+    movable: m.profile.movableWatermark,
     ...settingsOf(m.spec),
     scaleFactor: vm.watermarkScaleFactor,
     reserveRatio: vm.lowmemReserveRatio,

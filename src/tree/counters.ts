@@ -17,6 +17,7 @@ import { NODE_DIR } from '#kernfs/nodes';
 import type { KernfsProblem } from '#kernfs/source';
 import { parseNodeVmstat, parseVmstat, type Vmstat } from '#kernfs/vmstat';
 import { parseZoneinfo, type ZoneinfoZone } from '#kernfs/zoneinfo';
+import { cmaCounters } from '#mm/cma';
 import { NR_ORDERS, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from '#mm/geometry';
 import { HUGE_2M, hugetlbBytes, hugetlbCounts } from '#mm/hugetlb';
 import { hardwareCorrupted } from '#mm/memory-failure';
@@ -26,6 +27,8 @@ import { COUNTER_NAMES, type CounterNames } from './counter-names.ts';
 import type { TreeContext } from './tree-context.ts';
 
 const KB = PAGE_SIZE / 1024;
+const KB_PER_2M = 2048;
+const KB_PER_1G = 2 ** 20;
 /** struct page: 64 bytes a frame. */
 const MEMMAP_PAGES_PER_SECTION = (PAGES_PER_SECTION * 64) / PAGE_SIZE;
 
@@ -118,6 +121,23 @@ export class Counters {
     return this.#drifted(`node ${node} ${name}`, statOf(stats, name), countOf(name, pools, census));
   }
 
+  /** nodeN/numastat: the NUMA counters of a node's zones, under names of their own. */
+  numastat(node: NodeId): string {
+    const census = this.census();
+    const text = this.#c.base?.readText(`${NODE_DIR}/node${node}/numastat`);
+    return NUMASTAT.map(([line, counter]) => {
+      const recorded = new RegExp(`^${line} (\\d+)$`, 'm').exec(text ?? '')?.[1];
+      const pools = this.#c.machine.pools.filter((p) => p.node === node);
+      const now = countOf(counter, pools, census);
+      const value = this.#drifted(
+        `node ${node} ${counter}`,
+        recorded === undefined ? undefined : Number(recorded),
+        now,
+      );
+      return `${line} ${value}\n`;
+    }).join('');
+  }
+
   /** A line of /proc/vmstat. */
   machine(name: string, census: Census): number {
     const m = this.#c.machine;
@@ -162,6 +182,7 @@ export class Counters {
     for (const p of m.pools) for (const n of this.names.zone) note(`zone ${p.id} ${n}`, countOf(n, [p], census));
     for (const node of m.nodes) {
       const pools = m.pools.filter((p) => p.node === node);
+      for (const [, n] of NUMASTAT) note(`node ${node} ${n}`, countOf(n, pools, census));
       for (const n of [...this.names.zone, ...this.names.node]) note(`node ${node} ${n}`, countOf(n, pools, census));
       for (const n of this.names.nodeMeminfo) note(`meminfo ${node} ${n}`, this.#amountCount(n, node, census));
     }
@@ -203,6 +224,10 @@ export class Counters {
     if (name === 'HardwareCorrupted') return hardwareCorrupted(m) / 1024;
     if (name === 'AnonHugePages') return pools.reduce((n, p) => n + census.anonymousHuge(p.id), 0) * KB;
     if (name === 'VmallocTotal') return VMALLOC_KB;
+    // The map of boot memory is the recorded figure; added memory brings leaves of its own and takes them along.
+    if (name === 'DirectMap1G') return m.hotplug.ranges.reduce((n, r) => n + r.directMap.leaves1G * KB_PER_1G, 0);
+    if (name === 'DirectMap2M') return m.hotplug.ranges.reduce((n, r) => n + r.directMap.leaves2M * KB_PER_2M, 0);
+    if (name === 'CmaTotal') return node === undefined ? cmaCounters(m).totalPages * KB : undefined;
     if (name === 'Hugepagesize') return PAGEBLOCK_PAGES * KB;
     return undefined;
   }
@@ -228,6 +253,16 @@ const AMOUNTS: Readonly<Record<string, readonly [readonly string[], number]>> = 
   PageTables: [['nr_page_table_pages'], KB],
   Balloon: [['nr_balloon_pages'], KB],
 };
+
+/** Lines of numastat and the counters they show. Nobody interleaves here. */
+const NUMASTAT: readonly (readonly [string, string])[] = [
+  ['numa_hit', 'numa_hit'],
+  ['numa_miss', 'numa_miss'],
+  ['numa_foreign', 'numa_foreign'],
+  ['interleave_hit', 'numa_interleave'],
+  ['local_node', 'numa_local'],
+  ['other_node', 'numa_other'],
+];
 
 /** The pool of 2 MiB pages. */
 const HUGE_PAGES: Readonly<Record<string, 'nr' | 'free' | 'reserved' | 'surplus'>> = {
@@ -291,6 +326,14 @@ function countOf(name: string, pools: Scope, census: Census): number | undefined
       return pagesIn(pools, census, 'hugetlb', 'gigantic');
     case 'nr_balloon_pages':
       return pagesIn(pools, census, 'balloon');
+    case 'numa_hit':
+    case 'numa_local': // a request's CPU is taken to be near the node it asks for
+      return pools.reduce((n, p) => n + p.numa.hit, 0);
+    case 'numa_miss':
+    case 'numa_other':
+      return pools.reduce((n, p) => n + p.numa.miss, 0);
+    case 'numa_foreign':
+      return pools.reduce((n, p) => n + p.numa.foreign, 0);
     case 'nr_anon_transparent_hugepages': // in huge pages
       return pools.reduce((n, p) => n + census.anonymousHuge(p.id), 0) / PAGEBLOCK_PAGES;
     default:

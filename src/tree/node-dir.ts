@@ -3,9 +3,8 @@
 //   online, possible, has_memory, has_normal_memory, has_cpu, has_generic_initiator     sets, "0-1\n"
 //   nodeN/   cpulist, cpumap, distance, meminfo, numastat, vmstat, hugepages/, memory_failure/; memoryM -> ../../memory/memoryM
 //
-// A CPU's number and a node's distance are the spec's, else the recorded file's, else counted on from 0 and 10 or 20.
-// numastat is the recorded one: the engine does not count where requests wanted to be. Of Linux's entries these are left
-// out: cpuN links and reclaim, because there are no CPUs to look at and no reclaim to ask for.
+// A CPU's number and a node's distance are the spec's, else the recorded file's, else counted on from 0 and 10 or 20. Of
+// Linux's entries these are left out: cpuN links and reclaim, because there are no CPUs to look at and no reclaim to ask.
 // Follows Linux v6.12 drivers/base/node.c (spec 6).
 
 import { type NodeId, toBlockId, toNodeId } from '#base/units';
@@ -26,7 +25,6 @@ import { nodeVmstatText } from './vmstat-file.ts';
 /** Linux's default distances. */
 const LOCAL = 10;
 const REMOTE = 20;
-const NUMASTAT = ['numa_hit', 'numa_miss', 'numa_foreign', 'interleave_hit', 'local_node', 'other_node'];
 
 export function nodeDir(c: TreeContext, counters: Counters): DirNode {
   const m = c.machine;
@@ -56,7 +54,6 @@ export function nodeDir(c: TreeContext, counters: Counters): DirNode {
 
 function oneNode(c: TreeContext, counters: Counters, node: NodeId): DirNode {
   const m = c.machine;
-  const base = (file: string): string | undefined => c.base?.readText(`${NODE_DIR}/node${node}/${file}`);
   const owns = (id: number): boolean => nodesOfBlock(m, toBlockId(id)).includes(node);
   return growingDir(
     {
@@ -66,7 +63,7 @@ function oneNode(c: TreeContext, counters: Counters, node: NodeId): DirNode {
       hugepages: nodeHugepagesDir(c, node),
       meminfo: attribute(() => nodeMeminfoText(counters, node)),
       memory_failure: c.profile.name !== '6.1' && hasMemoryFailure(c, counters) ? memoryFailureDir(c, node) : undefined,
-      numastat: attribute(() => base('numastat') ?? NUMASTAT.map((name) => `${name} 0\n`).join('')),
+      numastat: attribute(() => counters.numastat(node)),
       power: powerDir,
       subsystem: link('../../../../bus/node'),
       uevent: ueventFile,
@@ -132,8 +129,7 @@ export function printCpumap(cpus: readonly number[], bits: number): string {
 }
 
 function distancesOf({ machine: m, base }: TreeContext, node: NodeId): number[] {
-  const row = m.nodes.indexOf(node);
-  const said = m.spec.distance?.[row];
+  const said = m.spec.distance === undefined ? undefined : m.nodes.map((other) => m.distance(node, other));
   const recorded = base?.readText(`${NODE_DIR}/node${node}/distance`)?.trim().split(/ +/).map(Number);
   const known = said ?? (recorded?.length === m.nodes.length ? recorded : undefined);
   return m.nodes.map((other, k) => known?.[k] ?? (other === node ? LOCAL : REMOTE));
