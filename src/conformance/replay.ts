@@ -12,11 +12,12 @@
 // for each attempt to take a block offline.
 
 import { assert } from '#base/assert';
+import { ERRNO, type ErrnoName } from '#base/errno';
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, toBlockId, toNodeId, toPfn } from '#base/units';
 import type { Capture } from '#capture/capture';
 import { iomemHidden, parseIomem, systemRamPfnRanges } from '#kernfs/iomem';
-import { ERRNO_NUMBER, type FsErrno, type KernelFs } from '#kernfs/kernel-fs';
+import type { KernelFs } from '#kernfs/kernel-fs';
 import { ejectDimm, type Machine, PAGE_SIZE, plugDimm, type Refusal, type WatermarkSettings } from '#mm/index';
 import { refusal } from '#mm/refusal';
 import { kernelTree } from '#tree/kernel-tree';
@@ -441,7 +442,7 @@ class Replay {
 }
 
 /** 0 for a write that was accepted. */
-const errnoOf = (done: number | FsErrno): number => (typeof done === 'number' ? 0 : ERRNO_NUMBER[done]);
+const errnoOf = (done: number | ErrnoName): number => (typeof done === 'number' ? 0 : ERRNO[done]);
 
 const rangeOf = (d: Device): { start: ReturnType<typeof toPfn>; end: ReturnType<typeof toPfn> } => ({
   start: toPfn(d.start / PAGE_SIZE),

@@ -35,25 +35,11 @@
 //
 // The errno follows from the reason, but for a listener, which brings its own.
 
+import { ERRNO, type ErrnoName } from '#base/errno';
 import type { HolderId, Pfn } from '#base/units';
 import type { PageClass } from './page-class.ts';
 
-export const ERRNO = Object.freeze({
-  EPERM: 1,
-  ENOENT: 2,
-  EINTR: 4,
-  EIO: 5,
-  ENXIO: 6,
-  E2BIG: 7,
-  ENOMEM: 12,
-  EBUSY: 16,
-  EEXIST: 17,
-  EINVAL: 22,
-  ENOSPC: 28,
-  EOPNOTSUPP: 95,
-  EHWPOISON: 133,
-});
-export type ErrnoName = keyof typeof ERRNO;
+export { ERRNO, type ErrnoName };
 
 /** Why one run of frames stands in the way. */
 export type BlockerCause =

@@ -14,13 +14,12 @@
 // Follows Linux v6.12 drivers/base/memory.c: state_store(), drivers/base/core.c: online_store(), device_offline().
 
 import { assert } from '#base/assert';
+import type { ErrnoName } from '#base/errno';
 import type { BlockId } from '#base/units';
-import { ERRNO_NUMBER, type FsErrno } from '#kernfs/kernel-fs';
 import type { Ticket } from '#mm/hotplug-lock';
 import type { Machine } from '#mm/machine';
 import { deviceOnline, type StateWord, stateWord, storeOnline } from '#mm/memory-device';
 import type { OfflineWork } from '#mm/memory-hotplug';
-import type { Refusal } from '#mm/refusal';
 import type { Stored, StoreJob, StoreOptions } from './tree-node.ts';
 
 /** A write to `state`. */
@@ -44,10 +43,6 @@ export function readBool(text: string): boolean | undefined {
   const second = first === 'o' ? text[1]?.toLowerCase() : undefined;
   return second === 'n' ? true : second === 'f' ? false : undefined;
 }
-
-/** The errno as the port has it; a listener may bring one that it has not. */
-export const errnoOf = (refusal: Refusal): FsErrno =>
-  Object.hasOwn(ERRNO_NUMBER, refusal.errno) ? (refusal.errno as FsErrno) : 'EIO';
 
 type Wish =
   | { readonly kind: 'state'; readonly word: StateWord }
@@ -75,7 +70,7 @@ class BlockJob implements StoreJob {
     return !this.#over && !this.#cancelled && !this.#m.hotplug.lock.holds(this.#ticket);
   }
 
-  step(): 'ok' | FsErrno | undefined {
+  step(): 'ok' | ErrnoName | undefined {
     assert(!this.#over, 'the write is over', { block: this.#id });
     if (this.#work !== undefined) return this.#advance(this.#work);
     if (this.#cancelled) return this.#end('EINTR');
@@ -89,11 +84,11 @@ class BlockJob implements StoreJob {
     return this.#advance(this.#work);
   }
 
-  #online(how: Exclude<StateWord, 'offline'>): 'ok' | FsErrno {
+  #online(how: Exclude<StateWord, 'offline'>): 'ok' | ErrnoName {
     const m = this.#m;
     if (this.#wish.kind === 'flag' && m.block(this.#id)?.state !== 'offline') return 'ok';
     const done = this.#wish.kind === 'flag' ? deviceOnline(m, this.#id) : storeOnline(m, this.#id, how);
-    return done.ok ? 'ok' : errnoOf(done.error);
+    return done.ok ? 'ok' : done.error.errno;
   }
 
   cancel(): void {
@@ -101,13 +96,13 @@ class BlockJob implements StoreJob {
     this.#work?.cancel();
   }
 
-  #advance(work: OfflineWork): 'ok' | FsErrno | undefined {
+  #advance(work: OfflineWork): 'ok' | ErrnoName | undefined {
     if (!work.finished) work.step();
     if (!work.finished) return undefined;
-    return this.#end(work.refusal === undefined ? 'ok' : errnoOf(work.refusal));
+    return this.#end(work.refusal === undefined ? 'ok' : work.refusal.errno);
   }
 
-  #end(outcome: 'ok' | FsErrno): 'ok' | FsErrno {
+  #end(outcome: 'ok' | ErrnoName): 'ok' | ErrnoName {
     this.#over = true;
     this.#m.hotplug.lock.release(this.#ticket);
     return outcome;

@@ -2,8 +2,9 @@
 // from the block's state when its turn comes. Nothing here can be refused by the engine itself: all memory is free.
 
 import { describe, expect, it } from 'vitest';
+import type { ErrnoName } from '#base/errno';
 import { Prng } from '#base/prng';
-import type { FsErrno, FsWrite } from '#kernfs/kernel-fs';
+import type { FsWrite } from '#kernfs/kernel-fs';
 import { Machine, simpleSpec } from '#mm/index';
 import { kernelTree } from './kernel-tree.ts';
 
@@ -26,7 +27,7 @@ describe('FS14 FS15 FS12 writers in any interleaving', () => {
       let offlines = 0;
       let refused = 0;
 
-      const settle = (x: Line, got: number | FsErrno): void => {
+      const settle = (x: Line, got: number | ErrnoName): void => {
         const at = line.indexOf(x);
         const where = `seed=${seed} block=${x.block} ${x.file} <- ${x.text} got=${got}`;
         const is = online.get(x.block) as boolean;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import type { ErrnoName } from '#base/errno';
 import { type Pfn, toNodeId, toOrder, toPfn } from '#base/units';
-import type { FsErrno } from '#kernfs/kernel-fs';
 import { readMemoryBlocks } from '#kernfs/memory-blocks';
 import { readNodes } from '#kernfs/nodes';
 import { Machine, type MachineSpec, type PageClass, simpleSpec, toBlockId } from '#mm/index';
@@ -169,7 +169,7 @@ describe('writing', () => {
     });
     const fs = kernelTree(m);
     occupy(m, 1, 'slab');
-    let vetoed: FsErrno | undefined;
+    let vetoed: ErrnoName | undefined;
     m.notifiers.push({ name: 'driver', goingOffline: () => (vetoed === undefined ? undefined : 'ENOMEM') });
     const before = m.digest();
     expect(fs.write(state(0), 'offline')).toBe('EINVAL'); // two zones
@@ -241,7 +241,7 @@ describe('writing', () => {
       occupy(m, 2, 'anonymous');
       const fs = kernelTree(m);
       const w = fs.beginWrite(state(2), 'offline');
-      let result: number | FsErrno | undefined;
+      let result: number | ErrnoName | undefined;
       for (let k = 0; k < after && result === undefined; k++) result = w.step();
       w.cancel();
       const end = result ?? w.step();
@@ -315,7 +315,7 @@ describe('writing', () => {
   it('FS18 paths and files that take nothing', () => {
     const m = small();
     const fs = kernelTree(m);
-    const cases: readonly (readonly [string, string, number | FsErrno])[] = [
+    const cases: readonly (readonly [string, string, number | ErrnoName])[] = [
       [`${MEMORY}/memory3/removable`, '0', 'EACCES'],
       [`${MEMORY}/block_size_bytes`, '1', 'EACCES'],
       ['/proc/sys/vm/extfrag_threshold', '1', 'EACCES'],
@@ -343,7 +343,7 @@ describe('writing', () => {
     const m = small();
     const fs = kernelTree(m);
     const params = '/sys/module/memory_hotplug/parameters';
-    const cases: readonly (readonly [string, string, number | FsErrno, string])[] = [
+    const cases: readonly (readonly [string, string, number | ErrnoName, string])[] = [
       [`${MEMORY}/auto_online_blocks`, 'online_movable\n', 15, 'online_movable\n'],
       [`${MEMORY}/auto_online_blocks`, 'yes', 'EINVAL', 'online_movable\n'],
       [`${params}/online_policy`, 'auto-movable\n', 13, 'auto-movable\n'],

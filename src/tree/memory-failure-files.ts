@@ -10,7 +10,6 @@
 import type { NodeId } from '#base/units';
 import type { Machine } from '#mm/machine';
 import { type FailureOutcome, memoryFailureCounts, type StoreContext } from '#mm/memory-failure';
-import { errnoOf } from './block-store.ts';
 import type { Counters } from './counters.ts';
 import type { TreeContext } from './tree-context.ts';
 import { attribute, type DirNode, fixedDir, type Stored } from './tree-node.ts';
@@ -30,7 +29,7 @@ export function failPage(
     ...(c.pageState === undefined ? {} : { pageState: c.pageState }),
   });
   for (const line of log) m.onLog?.({ level: 'info', text: line });
-  return result.ok ? 'ok' : errnoOf(result.error);
+  return result.ok ? 'ok' : result.error.errno;
 }
 
 export function memoryFailureDir({ machine: m }: TreeContext, node: NodeId): DirNode {

@@ -14,8 +14,8 @@
 //
 // Offset and length must be multiples of eight, else EINVAL. Follows Linux v6.12 fs/proc/page.c (spec 6).
 
+import type { ErrnoName } from '#base/errno';
 import { toPfn } from '#base/units';
-import type { FsErrno } from '#kernfs/kernel-fs';
 import { KPF } from '#kernfs/kpageflags';
 import { PAGEBLOCK_ORDER, PAGES_PER_SECTION } from '#mm/geometry';
 import type { KernelProfile } from '#mm/kernel-profile';
@@ -147,7 +147,7 @@ export function endOfFrames(m: Machine): number {
 }
 
 /** Cost O(frames asked for). */
-function readWords(m: Machine, story: Story, offset: number, length: number): Uint8Array | FsErrno {
+function readWords(m: Machine, story: Story, offset: number, length: number): Uint8Array | ErrnoName {
   const end = endOfFrames(m);
   const first = offset / WORD;
   const count = length === Number.POSITIVE_INFINITY ? Math.max(0, end - first) : length / WORD;

@@ -9,7 +9,8 @@
 // is 0, a sysfs write is cut at a page.
 
 import { assert } from '#base/assert';
-import type { FsErrno, FsNode, FsWrite, KernelFs } from '#kernfs/kernel-fs';
+import type { ErrnoName } from '#base/errno';
+import type { FsNode, FsWrite, KernelFs } from '#kernfs/kernel-fs';
 import type { DirNode, FileNode, StoreJob, TreeNode } from './tree-node.ts';
 
 const LINKS_MAX = 40;
@@ -24,9 +25,9 @@ export function routed(root: DirNode, options: RouterOptions): KernelFs {
   const encoder = new TextEncoder();
   const decoder = new TextDecoder();
 
-  const open = (path: string): TreeNode | FsErrno => walk(root, path, true);
+  const open = (path: string): TreeNode | ErrnoName => walk(root, path, true);
 
-  function read(path: string, offset = 0, length = Number.POSITIVE_INFINITY): Uint8Array | FsErrno {
+  function read(path: string, offset = 0, length = Number.POSITIVE_INFINITY): Uint8Array | ErrnoName {
     const node = open(path);
     if (typeof node === 'string') return node;
     if (node.kind !== 'file') return 'EISDIR';
@@ -87,7 +88,7 @@ const statOf = (node: TreeNode): FsNode => {
 };
 
 /** The node of an absolute path, or ENOENT, ENOTDIR. "." and ".." come from links only. */
-function walk(root: DirNode, path: string, followLast: boolean): TreeNode | FsErrno {
+function walk(root: DirNode, path: string, followLast: boolean): TreeNode | ErrnoName {
   assert(path.startsWith('/'), 'paths of a tree are absolute', { path });
   const trail: DirNode[] = [root];
   const parts = path.split('/').filter((p) => p !== '');
@@ -121,12 +122,12 @@ function walk(root: DirNode, path: string, followLast: boolean): TreeNode | FsEr
 
 /** A write under way: takes effect with its first step, not before. */
 class PendingWrite implements FsWrite {
-  readonly #start: (() => 'ok' | FsErrno | StoreJob) | undefined;
+  readonly #start: (() => 'ok' | ErrnoName | StoreJob) | undefined;
   readonly #bytes: number;
   #job: StoreJob | undefined;
-  #result: number | FsErrno | undefined;
+  #result: number | ErrnoName | undefined;
 
-  constructor(outcome: number | FsErrno, start?: () => 'ok' | FsErrno | StoreJob) {
+  constructor(outcome: number | ErrnoName, start?: () => 'ok' | ErrnoName | StoreJob) {
     this.#start = start;
     this.#bytes = typeof outcome === 'number' ? outcome : 0;
     this.#result = start === undefined ? outcome : undefined;
@@ -136,10 +137,10 @@ class PendingWrite implements FsWrite {
     return this.#job?.waits === true;
   }
 
-  step(): number | FsErrno | undefined {
+  step(): number | ErrnoName | undefined {
     if (this.#result !== undefined) return this.#result;
     if (this.#job === undefined) {
-      const stored = (this.#start as () => 'ok' | FsErrno | StoreJob)(); // without one there is a result
+      const stored = (this.#start as () => 'ok' | ErrnoName | StoreJob)(); // without one there is a result
       if (typeof stored === 'string') return this.#end(stored);
       this.#job = stored;
     }
@@ -153,7 +154,7 @@ class PendingWrite implements FsWrite {
     else this.#job.cancel();
   }
 
-  #end(done: 'ok' | FsErrno): number | FsErrno {
+  #end(done: 'ok' | ErrnoName): number | ErrnoName {
     this.#result = done === 'ok' ? this.#bytes : done;
     return this.#result;
   }

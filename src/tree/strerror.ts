@@ -1,6 +1,6 @@
 // Strerror: what a shell says of an errno, in the C library's words.
 
-import type { FsErrno } from '#kernfs/kernel-fs';
+import type { ErrnoName } from '#base/errno';
 
 const MESSAGES: Readonly<Partial<Record<string, string>>> = Object.freeze({
   EPERM: 'Operation not permitted',
@@ -24,4 +24,4 @@ const MESSAGES: Readonly<Partial<Record<string, string>>> = Object.freeze({
   EHWPOISON: 'Memory page has hardware error',
 });
 
-export const strerror = (errno: FsErrno): string => MESSAGES[errno] ?? errno;
+export const strerror = (errno: ErrnoName): string => MESSAGES[errno] ?? errno;

@@ -10,12 +10,12 @@
 // Nothing is cached, because the kernel computes attributes when they are read. Nodes are made while a path is walked
 // and forgotten afterwards: a machine of ten thousand blocks has no ten thousand objects here.
 
-import type { FsErrno } from '#kernfs/kernel-fs';
+import type { ErrnoName } from '#base/errno';
 
 /** Work of a write that takes more than one step. */
 export interface StoreJob {
   /** Undefined: not over yet. */
-  step(): 'ok' | FsErrno | undefined;
+  step(): 'ok' | ErrnoName | undefined;
   cancel(): void;
   /** True while it waits for others: no step of its own helps. */
   readonly waits: boolean;
@@ -26,20 +26,20 @@ export type StoreOptions = {
   readonly endless: boolean;
 };
 
-export type Stored = 'ok' | FsErrno | StoreJob;
+export type Stored = 'ok' | ErrnoName | StoreJob;
 
 export type FileNode = {
   readonly kind: 'file';
   readonly mode: number;
   readonly size: number;
   readonly read?: () => string;
-  readonly readAt?: (offset: number, length: number) => Uint8Array | FsErrno;
+  readonly readAt?: (offset: number, length: number) => Uint8Array | ErrnoName;
   /** The text without what follows a NUL byte. */
   readonly store?: (text: string, options: StoreOptions) => Stored;
   /** Errno of reading a file that has a mode to be read and nothing to say. */
-  readonly unreadable?: FsErrno;
+  readonly unreadable?: ErrnoName;
   /** Errno of writing a file without `store`: EACCES under /sys and of sysctls, EIO of other /proc files (as root). */
-  readonly unwritable?: FsErrno;
+  readonly unwritable?: ErrnoName;
 };
 
 export type DirNode = {

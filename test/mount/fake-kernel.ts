@@ -8,7 +8,8 @@
 // An offline takes `steps` steps; block 1 is busy (EBUSY after half of them), block 2 is pinned (never over), block 0 has
 // a hole (EINVAL at once). Online and offline hold one lock, as device_hotplug_lock; whoever comes second waits.
 
-import type { FsErrno, FsNode, FsWrite, KernelFs } from '../../src/kernfs/kernel-fs.ts';
+import type { ErrnoName } from '../../src/base/errno.ts';
+import type { FsNode, FsWrite, KernelFs } from '../../src/kernfs/kernel-fs.ts';
 
 const MEMORY = '/sys/devices/system/memory';
 const NODE = '/sys/devices/system/node';
@@ -86,7 +87,7 @@ export class FakeKernel implements KernelFs {
     return typeof got === 'string' ? undefined : new TextDecoder().decode(got);
   }
 
-  read(path: string, offset = 0, length = 2 ** 24): Uint8Array | FsErrno {
+  read(path: string, offset = 0, length = 2 ** 24): Uint8Array | ErrnoName {
     if (path === this.bugAt) throw new Error('the tree has a bug');
     const e = this.#entries.get(path);
     if (e === undefined) return 'ENOENT';
@@ -103,7 +104,7 @@ export class FakeKernel implements KernelFs {
     return e.write(typeof data === 'string' ? data : new TextDecoder().decode(data));
   }
 
-  write(path: string, data: string | Uint8Array): number | FsErrno {
+  write(path: string, data: string | Uint8Array): number | ErrnoName {
     const work = this.beginWrite(path, data);
     for (let k = 0; k < 10_000; k++) {
       const outcome = work.step();
@@ -139,7 +140,7 @@ export class FakeKernel implements KernelFs {
     const me = {};
     let left = online ? 1 : this.steps;
     let cancelled = false;
-    const leave = (outcome: number | FsErrno): number | FsErrno => {
+    const leave = (outcome: number | ErrnoName): number | ErrnoName => {
       if (this.#lock === me) this.#lock = undefined;
       return outcome;
     };
@@ -155,7 +156,7 @@ export class FakeKernel implements KernelFs {
           this.#lock = me;
           this.state[b] = online ? 'going-online' : 'going-offline';
         }
-        const back = (outcome: FsErrno): number | FsErrno => {
+        const back = (outcome: ErrnoName): number | ErrnoName => {
           this.state[b] = online ? 'offline' : 'online';
           return leave(outcome);
         };
@@ -186,10 +187,10 @@ export class FakeKernel implements KernelFs {
   }
 }
 
-const done = (outcome: number | FsErrno): FsWrite => ({ step: () => outcome, cancel: () => {} });
+const done = (outcome: number | ErrnoName): FsWrite => ({ step: () => outcome, cancel: () => {} });
 
 /** Word k of the file is k, little-endian; reads must be of whole words, as on Linux. */
-function kpageflags(offset: number, length: number): Uint8Array | FsErrno {
+function kpageflags(offset: number, length: number): Uint8Array | ErrnoName {
   if (offset % 8 !== 0 || length % 8 !== 0) return 'EINVAL';
   const end = Math.min(offset + length, KPAGEFLAGS_BYTES);
   const out = new Uint8Array(Math.max(0, end - offset));

@@ -25,7 +25,8 @@
 // Follows Linux fs/fuse/dev.c, fs/kernfs/file.c (kernfs_fop_open, kernfs_fop_write_iter), fs/seq_file.c.
 
 import { assert, unreachable } from '#base/assert';
-import { ERRNO_NUMBER, type FsErrno, type FsNode, type FsWrite, type KernelFs } from '#kernfs/kernel-fs';
+import { ERRNO, type ErrnoName } from '#base/errno';
+import type { FsNode, FsWrite, KernelFs } from '#kernfs/kernel-fs';
 import { type Inode, Inodes, inoOf } from './inodes.ts';
 import * as wire from './protocol.ts';
 
@@ -40,7 +41,7 @@ const UNDO_STEPS_MAX = 1_000_000;
 /** Errnos of the protocol itself, besides those that a tree gives. */
 const ENOSYS = 38;
 const ESTALE = 116;
-const EIO = ERRNO_NUMBER.EIO;
+const EIO = ERRNO.EIO;
 
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
@@ -175,15 +176,14 @@ export class FuseSession {
       case 'setattr': {
         // Truncation and times are accepted and change nothing, as in kernfs; modes and owners are the kernel's own.
         if (r.op === 'setattr' && (r.valid & (wire.FATTR.MODE | wire.FATTR.UID | wire.FATTR.GID)) !== 0)
-          return this.#fail(r.unique, ERRNO_NUMBER.EPERM);
+          return this.#fail(r.unique, ERRNO.EPERM);
         const node = this.#fs.stat(inode.path);
-        if (node === undefined) return this.#fail(r.unique, ERRNO_NUMBER.ENOENT);
+        if (node === undefined) return this.#fail(r.unique, ERRNO.ENOENT);
         return this.#say(r.unique, wire.attrBody(this.#attributes(inode.path, node)));
       }
       case 'readlink': {
         const node = this.#fs.stat(inode.path);
-        if (node?.kind !== 'link')
-          return this.#fail(r.unique, node === undefined ? ERRNO_NUMBER.ENOENT : ERRNO_NUMBER.EINVAL);
+        if (node?.kind !== 'link') return this.#fail(r.unique, node === undefined ? ERRNO.ENOENT : ERRNO.EINVAL);
         return this.#say(r.unique, utf8.encode(node.target));
       }
       case 'open':
@@ -193,16 +193,16 @@ export class FuseSession {
       // What a kernel's own tree says to those who want to add to it. procfs knows no name that is not there (its lookup
       // fails, ENOENT); sysfs has no ->create (open says EACCES) and neither has ->mkdir and the like (EPERM).
       case 'create':
-        return this.#fail(r.unique, isProc(inode.path) ? ERRNO_NUMBER.ENOENT : ERRNO_NUMBER.EACCES);
+        return this.#fail(r.unique, isProc(inode.path) ? ERRNO.ENOENT : ERRNO.EACCES);
       case 'mknod':
       case 'mkdir':
       case 'symlink':
       case 'link':
-        return this.#fail(r.unique, isProc(inode.path) ? ERRNO_NUMBER.ENOENT : ERRNO_NUMBER.EPERM);
+        return this.#fail(r.unique, isProc(inode.path) ? ERRNO.ENOENT : ERRNO.EPERM);
       case 'unlink':
       case 'rmdir':
       case 'rename':
-        return this.#fail(r.unique, ERRNO_NUMBER.EPERM);
+        return this.#fail(r.unique, ERRNO.EPERM);
       default:
         return unreachable(r);
     }
@@ -218,23 +218,23 @@ export class FuseSession {
   }
 
   #lookup(unique: number, parent: Inode, name: string): void {
-    if (parent.kind !== 'dir') return this.#fail(unique, ERRNO_NUMBER.ENOTDIR);
+    if (parent.kind !== 'dir') return this.#fail(unique, ERRNO.ENOTDIR);
     const path = join(parent.path, name);
     const node = this.#fs.stat(path);
-    if (node === undefined) return this.#fail(unique, ERRNO_NUMBER.ENOENT);
+    if (node === undefined) return this.#fail(unique, ERRNO.ENOENT);
     this.#say(unique, wire.entryBody(this.#inodes.tell(path, node), this.#attributes(path, node)));
   }
 
   #open(unique: number, inode: Inode, flags: number): void {
-    if (inode.kind === 'dir') return this.#fail(unique, ERRNO_NUMBER.EISDIR);
+    if (inode.kind === 'dir') return this.#fail(unique, ERRNO.EISDIR);
     const node = this.#fs.stat(inode.path);
-    if (node === undefined || node.kind !== 'file') return this.#fail(unique, ERRNO_NUMBER.ENOENT);
+    if (node === undefined || node.kind !== 'file') return this.#fail(unique, ERRNO.ENOENT);
     const access = flags & O_ACCMODE;
     if (inode.path.startsWith('/sys/')) {
       const mayRead = (node.mode & 0o444) !== 0;
       const mayWrite = (node.mode & 0o222) !== 0;
       if ((access !== O_RDONLY && !mayWrite) || (access !== O_WRONLY && !mayRead))
-        return this.#fail(unique, ERRNO_NUMBER.EACCES);
+        return this.#fail(unique, ERRNO.EACCES);
     }
     const fh = this.#nextHandle++;
     this.#files.set(fh, { path: inode.path, snapshot: undefined, position: 0, large: false });
@@ -242,7 +242,7 @@ export class FuseSession {
   }
 
   #openDirectory(unique: number, inode: Inode): void {
-    if (inode.kind !== 'dir') return this.#fail(unique, ERRNO_NUMBER.ENOTDIR);
+    if (inode.kind !== 'dir') return this.#fail(unique, ERRNO.ENOTDIR);
     const entries: wire.DirectoryEntry[] = [
       { name: '.', ino: inoOf(inode.path), type: wire.DT.DIR },
       { name: '..', ino: inoOf(parentOf(inode.path)), type: wire.DT.DIR },
@@ -265,7 +265,7 @@ export class FuseSession {
     this.#say(unique, got);
   }
 
-  #readFile(file: OpenFile, offset: number, size: number): Uint8Array | FsErrno {
+  #readFile(file: OpenFile, offset: number, size: number): Uint8Array | ErrnoName {
     if (file.snapshot === undefined || offset === 0 || offset !== file.position) {
       file.snapshot = undefined;
       if (!file.large) {
@@ -313,7 +313,7 @@ export class FuseSession {
       return false;
     }
     // Programs that write in a loop (chmem, dd) try again after EINTR; after a deadline that would be for ever.
-    if (outcome === 'EINTR' && w.timedOut) this.#fail(w.unique, ERRNO_NUMBER.ETIMEDOUT);
+    if (outcome === 'EINTR' && w.timedOut) this.#fail(w.unique, ERRNO.ETIMEDOUT);
     else if (typeof outcome === 'string') this.#fail(w.unique, errnoOf(w.path, outcome));
     else {
       assert(outcome >= 0 && outcome <= w.size, 'a write took more than it was given', { outcome, size: w.size });
@@ -403,5 +403,5 @@ const parentOf = (path: string): string => path.slice(0, path.lastIndexOf('/')) 
 const isProc = (path: string): boolean => path === '/proc' || path.startsWith('/proc/');
 
 /** An open file of sysfs whose device has gone answers ENODEV (kernfs_get_active), where the path alone says ENOENT. */
-const errnoOf = (path: string, errno: FsErrno): number =>
-  errno === 'ENOENT' && path.startsWith('/sys/') ? ERRNO_NUMBER.ENODEV : ERRNO_NUMBER[errno];
+const errnoOf = (path: string, errno: ErrnoName): number =>
+  errno === 'ENOENT' && path.startsWith('/sys/') ? ERRNO.ENODEV : ERRNO[errno];
