@@ -1,15 +1,15 @@
 // dimmer sim: boots the computer that a machine file describes, and prints what it is then.
 
-import * as fs from 'node:fs';
 import type { Command } from 'commander';
 import { formatSize, groupDigits, hex, plural } from '#base/format';
 import { err, ok, type Result } from '#base/result';
 import { parseSrat, type Srat } from '#kernfs/srat';
-import { parseMachineFile, type SimBlocks, type SimReport, type SimZone, simReport } from '#machine-file/index';
+import { type SimBlocks, type SimReport, type SimZone, simReport } from '#machine-file/index';
 import { Machine } from '#mm/index';
 import { type Complaint, EXIT } from './exit-code.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
 import { formatJson } from './json.ts';
+import { readInput, readMachineFile } from './machine-source.ts';
 import { complain } from './options.ts';
 import { hanging } from './style.ts';
 import { type Column, formatTable } from './table.ts';
@@ -77,30 +77,17 @@ Examples:
 }
 
 function run(io: Io, file: string, options: Options): number {
-  const text = readFile(file);
-  if (!text.ok) return complain(io, text.error);
   const srat = options.srat === undefined ? ok(undefined) : readSrat(options.srat);
   if (!srat.ok) return complain(io, srat.error);
-  const machine = parseMachineFile(text.value.toString('utf8'), srat.value === undefined ? {} : { srat: srat.value });
-  if (!machine.ok) return complain(io, { exit: EXIT.USAGE, sentence: `${file}, ${machine.error.sentence}` });
+  const machine = readMachineFile(file, srat.value);
+  if (!machine.ok) return complain(io, machine.error);
   const report = simReport(machine.value, Machine.boot(machine.value.spec), { all: options.all === true });
   io.out(options.json === true ? formatJson('sim', report) : format(io, report));
   return EXIT.OK;
 }
 
-function readFile(file: string): Result<Buffer, Complaint> {
-  try {
-    return ok(fs.readFileSync(file));
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code; // fs throws nothing else
-    const why =
-      code === 'ENOENT' ? 'there is no such file' : code === 'EISDIR' ? 'is a directory' : `cannot be read: ${code}`;
-    return err({ exit: EXIT.USAGE, sentence: `${file}: ${why}` });
-  }
-}
-
 function readSrat(file: string): Result<Srat, Complaint> {
-  const bytes = readFile(file);
+  const bytes = readInput(file);
   if (!bytes.ok) return bytes;
   const srat = parseSrat(bytes.value, file);
   return srat.ok ? srat : err({ exit: EXIT.USAGE, sentence: `${file}: ${srat.error.reason}` });

@@ -47,6 +47,8 @@ export type Recording = {
 };
 
 const MEMORY = '/sys/devices/system/memory';
+/** What recordings say of a block that was tried and left offline: no write. */
+const NOT_PUT_BACK = 'none';
 const BLOCK_FILE = /^\/sys\/devices\/system\/memory\/memory(\d+)\/(state|online)$/;
 
 /** @returns the tally, or one sentence why it cannot be replayed */
@@ -271,7 +273,7 @@ class Replay {
         const now = this.#m.validZones(id).join(' ') || 'none';
         this.tally.compare('valid_zones', `block ${id} while offline`, op.valid_zones_offline, now);
       }
-      this.#store(id, op.path, op.value, op.errno ?? undefined);
+      if (op.value !== NOT_PUT_BACK) this.#store(id, op.path, op.value, op.errno ?? undefined);
       if (op.valid_zones_after !== undefined) {
         const now = this.#m.validZones(id).join(' ') || 'none';
         this.tally.compare('valid_zones', `block ${id} afterwards`, op.valid_zones_after, now);

@@ -240,7 +240,7 @@ export class OfflineWork {
   #quiesce(): void {
     const m = this.#m;
     const pool = this.#pool;
-    if (this.#onRefusal === 'restore') {
+    if (this.#onRefusal === 'restore' && this.#mayRefuseYet()) {
       const before = m.fork();
       copyMachineStates(m, before);
       this.#ladder.push(() => {
@@ -257,6 +257,17 @@ export class OfflineWork {
     this.#cursor = this.#start;
     // A block that is all memmap (self-range) has nothing to isolate.
     this.stage = this.#start < this.#end ? 'isolate' : 'notify';
+  }
+
+  /**
+   * From here on, can anything stop an offline that nobody interrupts? Not one of a block whose frames are all in the
+   * free area: it has nothing to drain, to move or to dissolve, and without listeners nobody is asked. Then there is
+   * nothing to go back to, and no copy is taken: 8192 free blocks go offline in a second instead of minutes.
+   */
+  #mayRefuseYet(): boolean {
+    const { alloc, base } = this.#pool;
+    const free = alloc.area.freeIn(this.#start - base, this.#end - base);
+    return this.#m.notifiers.length > 0 || free < this.#end - this.#start;
   }
 
   #isolate(): void {
@@ -419,7 +430,10 @@ export class OfflineWork {
   }
 }
 
-/** Runs an offline to its end. A refusal leaves the machine exactly as it was. Cost of that promise: one fork. */
+/**
+ * Runs an offline to its end. A refusal leaves the machine exactly as it was. Cost of that promise: one fork, unless
+ * the block is free throughout and the machine has no listeners.
+ */
 export function offlineBlock(m: Machine, block: BlockId, options?: OfflineOptions): Result<OfflineReport, Refusal> {
   const work = new OfflineWork(m, block, options, m.spec.compat === 'linux' ? 'keep-moved' : 'restore');
   while (!work.finished) work.step();

@@ -15,13 +15,20 @@
 // Follows Linux v6.12 mm/page_isolation.c: has_unmovable_pages(), set_migratetype_isolate() (spec 3.1, 3.2).
 
 import { type Pfn, toPfn } from '#base/units';
-import { MIGRATE_CMA, MIGRATE_ISOLATE, type MigrateType, PAGEBLOCK_PAGES } from './geometry.ts';
+import {
+  MIGRATE_CMA,
+  MIGRATE_ISOLATE,
+  type MigrateType,
+  PAGEBLOCK_PAGES,
+  PAGES_PER_SECTION,
+  SECTION_ORDER,
+} from './geometry.ts';
 import type { HolderSpec } from './holder.ts';
 import type { Machine } from './machine.ts';
-import { CLASS_TRAITS, type PageClass, ZONE_MOVABLE } from './page-class.ts';
+import { CLASS_TRAITS, PAGE_CLASSES, type PageClass, ZONE_MOVABLE } from './page-class.ts';
 import type { Pool } from './pool.ts';
 import type { Blocker, BlockerCause } from './refusal.ts';
-import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, META_PINNED } from './section.ts';
+import { KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, META_PINNED, SLOTS_AT } from './section.ts';
 
 /** Collects evidence and merges neighbours of one cause and holder. */
 export class BlockerList {
@@ -60,6 +67,29 @@ export function blockerOf(m: Machine, index: number, pages: number, cause: Block
   return { startPfn, endPfn, cause, class: spec.class, holder, name: spec.name };
 }
 
+/**
+ * The common case of blockersIn, by numbers only: from `index` on, single frames in use that isolation lets pass.
+ * Pageblocks of one pool and type are asked for once, and a class is judged once for all frames in a row that have it.
+ * @returns the first index that has to be looked at by itself, at most `end`; all of [index, end) lies in one pageblock
+ */
+function passSingles(m: Machine, index: number, end: number, zone: number, type: MigrateType): number {
+  const words = m.sections.words[index >>> SECTION_ORDER];
+  if (words === undefined) return index;
+  const { holders } = m;
+  let passes = -1; // the class that was judged last, by its index in PAGE_CLASSES
+  for (let i = index; i < end; i++) {
+    const off = i & (PAGES_PER_SECTION - 1);
+    if (((words[off] as number) & KIND_MASK) !== KIND_HEAD0) return i;
+    const k = SLOTS_AT + 2 * off;
+    const holder = holders.holderOf(((words[k] as number) | ((words[k + 1] as number) << 16)) - 1);
+    const cls = holders.classIndex[holder] as number;
+    if (cls === passes) continue;
+    if (isolationCause(PAGE_CLASSES[cls] as PageClass, zone, type) !== undefined) return i;
+    passes = cls;
+  }
+  return end;
+}
+
 /** See Machine.blockersIn. Offline frames and frames without RAM count as holes. */
 export function blockersIn(m: Machine, start: Pfn, end: Pfn): Blocker[] {
   const list = new BlockerList();
@@ -96,6 +126,14 @@ export function blockersIn(m: Machine, start: Pfn, end: Pfn): Blocker[] {
       }
       pfn += run;
       continue;
+    }
+    if (kind === KIND_HEAD0) {
+      const border = Math.min(index + end - pfn, (index | (PAGEBLOCK_PAGES - 1)) + 1);
+      const passed = passSingles(m, index, border, pool.zone, type) - index;
+      if (passed > 0) {
+        pfn += passed;
+        continue;
+      }
     }
     const a = m.sections.allocationAt(index);
     const head = a === undefined ? index : a.head;
