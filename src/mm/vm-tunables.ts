@@ -105,7 +105,10 @@ function fragmentPolicy(m: Machine, pool: Pool): FragmentPolicy {
 export function setupWatermarks(m: Machine, reason: 'boot' | 'zones-changed'): void {
   const { vm } = m;
   if (reason === 'zones-changed' || vm.minFree === undefined) {
-    vm.minFree = minFreeKbytes(m.pools, settingsOf(m.spec), vm.minFree);
+    const pools = m.pools.map(({ node, zone, managed, present, watermarks, boost }) => {
+      return { node, zone, managed, present, high: watermarks.high + boost };
+    });
+    vm.minFree = minFreeKbytes(pools, settingsOf(m.spec), vm.minFree);
   }
   m.rebuildZonelists();
   applyTunables(m);

@@ -40,6 +40,8 @@ export type WatermarkInput = {
   readonly managed: number;
   /** A zone with frames counts as populated even if none of them is managed (DMA of small guests). Default: managed. */
   readonly present?: number;
+  /** Its high mark as it is now, boost included: what lies below is no buffer (nr_free_buffer_pages()). Default 0: boot. */
+  readonly high?: number;
 };
 
 export type WatermarkSettings = {
@@ -86,7 +88,10 @@ export function minFreeKbytes(
   settings: Pick<WatermarkSettings, 'thp'>,
   now: MinFree = { value: 0, user: -1 },
 ): MinFree {
-  const bufferPages = pools.reduce((n, p) => n + (p.zone <= ZONE_NORMAL ? p.managed : 0), 0);
+  const bufferPages = pools.reduce(
+    (n, p) => n + (p.zone <= ZONE_NORMAL ? Math.max(0, p.managed - Math.max(0, p.high ?? 0)) : 0),
+    0,
+  );
   const root = Math.floor(Math.sqrt(bufferPages * KB_PER_PAGE * 16));
   const auto = root > now.user ? Math.min(262144, Math.max(128, root)) : now.value;
   const value = settings.thp ? Math.max(auto, recommendedKbytes(pools, bufferPages)) : auto;
