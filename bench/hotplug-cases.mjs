@@ -299,7 +299,7 @@ const CASES = {
 
 export const CASE_NAMES = Object.keys(CASES);
 
-/** What `npm run bench` does, and the sizes at which `--quick` and the tests only see that it works. */
+/** What `npm run bench:hotplug` does, and the sizes at which `--quick` and the tests only see that it works. */
 export const FULL = {
   bytes: 1024 * GiB,
   boot: 32 * GiB,

@@ -45,7 +45,7 @@ export function readMachineFile(file: string, srat?: Srat): Result<MachineFile, 
 export function bootMachineFile(file: string): Result<{ name: string; machine: Machine }, Complaint> {
   const read = readMachineFile(file);
   if (!read.ok) return read;
-  const machine = Machine.boot(read.value.spec);
+  const machine = Machine.boot({ ...read.value.spec, compat: read.value.spec.compat ?? 'linux' });
   for (const [k, dimm] of read.value.dimms.entries()) {
     const plugged = plug(machine, dimm);
     if (!plugged.ok) return err({ exit: EXIT.USAGE, sentence: `${file}: DIMM ${k}: ${plugged.error.message}` });

@@ -34,8 +34,10 @@ export function beforeDevices(
 
   const iomem = parseIomem(tree.readText('/proc/iomem') ?? '');
   if (iomem.ok) {
+    // A virtio-mem driver's region stays: it is there before anything is plugged, and its number is the guest's.
     const kept = iomem.value.filter(
-      (e) => !ranges.some((r) => r.start * 4096 <= e.startPhys && e.endPhys <= r.end * 4096),
+      (e) =>
+        /^virtio\d+$/.test(e.name) || !ranges.some((r) => r.start * 4096 <= e.startPhys && e.endPhys <= r.end * 4096),
     );
     texts.set('/proc/iomem', printIomem(kept));
   }
@@ -62,6 +64,13 @@ export function beforeDevices(
         },
       );
     texts.set('/proc/meminfo', ['DirectMap1G', 'DirectMap2M', 'DirectMap4k'].reduce(cut, meminfo));
+  }
+  const vmstat = tree.readText('/proc/vmstat');
+  if (vmstat !== undefined) {
+    // 64 bytes a frame, in pages. Memory that hosts its memmap was not counted: then the counter stays at 0.
+    const pages = (gone.length * blockPages * 64) / 4096;
+    const less = (_all: string, n: string): string => `nr_memmap_pages ${Math.max(0, Number(n) - pages)}`;
+    texts.set('/proc/vmstat', vmstat.replace(/^nr_memmap_pages (\d+)$/m, less));
   }
   const names = new Set(gone.map((b) => `memory${b.id}`));
   const hidden = (path: string): boolean => path.split('/').some((part) => names.has(part));

@@ -7,6 +7,7 @@
 //
 // Compared: block size, which blocks there are, valid_zones of each; spanned, present and start_pfn of every zone.
 
+import { assert } from '#base/assert';
 import { toNodeId, toPfn } from '#base/units';
 import type { Capture } from '#capture/capture';
 import { iomemHidden, parseIomem, systemRamPfnRanges } from '#kernfs/iomem';
@@ -15,6 +16,8 @@ import { parseVersion } from '#kernfs/version';
 import { parseZoneinfo } from '#kernfs/zoneinfo';
 import { Machine, PAGE_SIZE, plugDimm, type RamRange, ZONE_NAMES } from '#mm/index';
 import { profileOfRelease } from '#mm/kernel-profile';
+import { VirtioMem } from '#mm/virtio-mem';
+import { QemuVirtioMem } from '#mm/virtio-mem-device';
 import type { Device } from './device-memory.ts';
 import { type Op, qemuSize, qemuWords } from './ops.ts';
 import type { Tally } from './tally.ts';
@@ -46,7 +49,7 @@ function nodeSpans(boot: Boot): NodeSpan[] | undefined {
   return at === ram ? out : undefined; // else -numa does not say all
 }
 
-/** @param devices  DIMMs that were there at boot */
+/** @param devices  DIMMs that were there at boot, and virtio-mem devices of which the guest has plugged what they ask */
 export function compareBoot(tally: Tally, boot: Boot, capture: Capture, devices: readonly Device[]): void {
   const { tree } = capture;
   const spans = nodeSpans(boot);
@@ -71,6 +74,14 @@ export function compareBoot(tally: Tally, boot: Boot, capture: Capture, devices:
     code: 'shared',
   });
   for (const d of devices) {
+    if (d.driver !== 'pc-dimm') {
+      const node = toNodeId(d.node);
+      const size = { regionSize: d.size, requestedSize: d.requested ?? 0 };
+      const driver = VirtioMem.probe(m, new QemuVirtioMem({ addr: d.start, node, ...size }), { name: d.id });
+      assert(driver.ok, 'the region of the device is free at boot', { id: d.id });
+      driver.value.settle();
+      continue;
+    }
     const range = { start: toPfn(d.start / PAGE_SIZE), end: toPfn((d.start + d.size) / PAGE_SIZE) };
     plugDimm(m, range, toNodeId(d.node));
   }

@@ -15,6 +15,8 @@ export type Device = {
   readonly start: number;
   readonly size: number;
   readonly node: number;
+  /** virtio-mem: bytes that the command line asks for, which the guest's driver plugs while it boots. */
+  readonly requested?: number;
 };
 
 export class DeviceMemory {
@@ -29,7 +31,7 @@ export class DeviceMemory {
   }
 
   /** Plugs a device, at an address of its own or the first that fits. */
-  plug(id: string, driver: string, size: number, node: number, addr?: number): Device {
+  plug(id: string, driver: string, size: number, node: number, addr?: number, requested = 0): Device {
     let start = addr ?? this.#base;
     if (addr === undefined) {
       for (const d of this.#devices) {
@@ -37,7 +39,7 @@ export class DeviceMemory {
         start = Math.max(start, Math.ceil((d.start + d.size) / ALIGN) * ALIGN);
       }
     }
-    const device = { id, driver, start, size, node };
+    const device = { id, driver, start, size, node, requested };
     this.#devices.push(device);
     this.#devices.sort((a, b) => a.start - b.start);
     return device;

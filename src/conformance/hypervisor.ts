@@ -44,7 +44,12 @@ export class Hypervisor {
   }
 
   #probe(d: Device): void {
-    const device = new QemuVirtioMem({ addr: d.start, regionSize: d.size, node: toNodeId(d.node) });
+    const device = new QemuVirtioMem({
+      addr: d.start,
+      regionSize: d.size,
+      node: toNodeId(d.node),
+      requestedSize: d.requested ?? 0,
+    });
     const name = takeRegion(this.#m, d.start, d.start + d.size - 1) ?? 'virtio0';
     const driver = VirtioMem.probe(this.#m, device, { name });
     assert(driver.ok, 'the region of the device is taken', { id: d.id });

@@ -62,18 +62,16 @@ export function replay(recording: Recording): Result<Tally, string> {
   if (capture === undefined) return err(`the snapshot ${boot.snapshot} of the boot cannot be read`);
   // Where the first snapshot came after the first device, the machine is what it was before.
   const plugged = devicesAt(parsed.value.ops, boot.snapshot);
-  const start = beforeDevices(capture, plugged.map(rangeOf));
+  // So too where the driver of a virtio-mem device plugged what the command line asks for: the replay's driver does it.
+  const atBoot = new DeviceSlots(boot).memory.all();
+  const grown = atBoot.filter((d) => d.requested !== undefined && d.requested > 0);
+  const start = beforeDevices(capture, [...plugged, ...grown].map(rangeOf));
   const machine = machineOf(start.capture, watermarkSettings(capture));
   if (!machine.ok) return machine;
   const run = new Replay(recording, machine.value, boot, start.capture, start.goneKb);
-  if (plugged.length === 0) {
+  if (plugged.length === 0 && grown.every((d) => grewBefore(parsed.value.ops, boot.snapshot, d))) {
     run.tally.at = { line: boot.line, t: 0 };
-    compareBoot(
-      run.tally,
-      boot,
-      capture,
-      new DeviceSlots(boot).memory.all().filter((d) => d.driver === 'pc-dimm'),
-    );
+    compareBoot(run.tally, boot, capture, [...atBoot.filter((d) => d.driver === 'pc-dimm'), ...grown]);
   }
   for (const op of parsed.value.ops) run.step(op);
   run.finish();
@@ -97,6 +95,16 @@ function devicesAt(ops: readonly TimedOp[], dir: string): Device[] {
   return [...there].flatMap((id) => slots.memory.get(id) ?? []);
 }
 
+/** Had the guest got to what the command line asks for when the snapshot was taken? */
+function grewBefore(ops: readonly TimedOp[], dir: string | null, device: Device): boolean {
+  for (const op of ops) {
+    if (op.op === 'snapshot' && op.dir === dir) return false;
+    if (op.op !== 'event' || op.event !== 'MEMORY_DEVICE_SIZE_CHANGE' || op.data?.id !== device.id) continue;
+    if (op.data.size === device.requested) return true;
+  }
+  return false;
+}
+
 /** What QEMU has been told of backends and devices. */
 class DeviceSlots {
   /** Bytes of boot RAM. */
@@ -118,7 +126,8 @@ class DeviceSlots {
       const address = words.addr ?? words.memaddr;
       if (size === undefined || words.id === undefined) continue;
       const addr = address === undefined ? undefined : Number(address);
-      this.memory.plug(words.id, words[''] ?? '', size, Number(words.node ?? 0), addr);
+      const requested = qemuSize(words['requested-size'] ?? '', 'bytes') ?? 0;
+      this.memory.plug(words.id, words[''] ?? '', size, Number(words.node ?? 0), addr, requested);
     }
   }
 

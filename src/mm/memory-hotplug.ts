@@ -24,10 +24,9 @@
 import { assert, unreachable } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, toPfn } from '#base/units';
-import { MIGRATE_MOVABLE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import { MIGRATE_MOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import { dissolveFreeHugePages, isFreeHugePage, migrateWithPools } from './hugetlb.ts';
 import type { Machine } from './machine.ts';
-import { copyMachineStates } from './machine-state.ts';
 import { BLOCK_GOING_OFFLINE, BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
 import { countGroup, headManaged } from './memory-online.ts';
 import { offlineTargets } from './migrate.ts';
@@ -44,7 +43,8 @@ import { shrinkSpan } from './zone-span.ts';
  */
 export type Notifier = {
   readonly name: string;
-  prepareOnline?(block: BlockId): void;
+  /** Its errno when it objects: then nobody hears of a cancel. Since 6.8. */
+  prepareOnline?(block: BlockId): ErrnoName | undefined;
   /** Its errno when it objects. */
   goingOnline?(block: BlockId): ErrnoName | undefined;
   cancelOnline?(block: BlockId): void;
@@ -83,6 +83,18 @@ export type OfflineStage =
   | 'commit'
   | 'done'
   | 'refused';
+
+/** What offline_pages() gives as its reason (spec 3.1); the other refusals come before it. */
+const KERNEL_REASONS: Readonly<Partial<Record<Refusal['reason'], string>>> = {
+  hole: 'memory holes',
+  multizone: 'multizone range',
+  unmovable: 'failure to isolate range',
+  notifier: 'notifier failure',
+  stuck: 'signal backoff',
+  'no-target': 'signal backoff',
+  interrupted: 'signal backoff',
+  dissolve: 'failure to dissolve huge pages',
+};
 
 export class OfflineWork {
   readonly block: BlockId;
@@ -183,9 +195,20 @@ export class OfflineWork {
     for (let undo = this.#ladder.pop(); undo !== undefined; undo = this.#ladder.pop()) undo();
     this.refusal = r;
     this.stage = 'refused';
+    this.#logRefusal(r);
     if (!begun) return; // nobody was told that it began
     this.#m.offlinesUnderWay--;
     this.#m.emit({ type: 'cancel-offline', block: this.block, refusal: r });
+  }
+
+  /** The kernel's own line, with its reasons. The memmap that the block hosts is not part of what was tried. */
+  #logRefusal(r: Refusal): void {
+    const why = KERNEL_REASONS[r.reason];
+    if (why === undefined || this.#m.onLog === undefined) return;
+    const hex = (pfn: number, less = 0): string => `0x${(pfn * PAGE_SIZE - less).toString(16).padStart(8, '0')}`;
+    const start = this.block * this.#m.blockPages + (this.#m.blocks.vmemmapPages[this.#row] as number);
+    const range = `[mem ${hex(start)}-${hex((this.block + 1) * this.#m.blockPages, 1)}]`;
+    this.#m.onLog({ level: 'debug', text: `memory offlining ${range} failed due to ${why}` });
   }
 
   #check(): void {
@@ -242,11 +265,7 @@ export class OfflineWork {
     const pool = this.#pool;
     if (this.#onRefusal === 'restore' && this.#mayRefuseYet()) {
       const before = m.fork();
-      copyMachineStates(m, before);
-      this.#ladder.push(() => {
-        m.rollBack(before);
-        copyMachineStates(before, m);
-      });
+      this.#ladder.push(() => m.rollBack(before));
     }
     pool.alloc.disable();
     this.#ladder.push(() => pool.alloc.enable());

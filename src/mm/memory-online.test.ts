@@ -34,17 +34,17 @@ function add(m: Machine, first: number, end: number, memmap: 'kernel' | 'self-bl
 }
 
 /** A listener that writes down what it hears. */
-const listener = (log: string[], name: string, veto?: 'goingOnline' | 'goingOffline'): Notifier => {
+const listener = (log: string[], name: string, veto?: 'prepareOnline' | 'goingOnline' | 'goingOffline'): Notifier => {
   const hear = (what: string) => (b: BlockId) => {
     log.push(`${name} ${what} ${b}`);
   };
-  const asked = (what: 'goingOnline' | 'goingOffline') => (b: BlockId) => {
+  const asked = (what: 'prepareOnline' | 'goingOnline' | 'goingOffline') => (b: BlockId) => {
     hear(what)(b);
     return veto === what ? ('EIO' as const) : undefined;
   };
   return {
     name,
-    prepareOnline: hear('prepareOnline'),
+    prepareOnline: asked('prepareOnline'),
     goingOnline: asked('goingOnline'),
     cancelOnline: hear('cancelOnline'),
     online: hear('online'),
@@ -90,6 +90,30 @@ describe('listeners', () => {
       ...asked('a', 'finishOffline'),
       ...asked('b', 'finishOffline'),
     ]);
+    expect(m.check()).toEqual([]);
+  });
+
+  it('LN2 a veto of the preparation: its errno, and nobody hears of a cancel, because nothing was prepared', () => {
+    const m = boot();
+    add(m, 32, 33);
+    const log: string[] = [];
+    m.notifiers.push(listener(log, 'a'), listener(log, 'b', 'prepareOnline'), listener(log, 'c'));
+    const before = m.digest();
+    expect(m.online(block32, 'movable')).toMatchObject({ ok: false, error: { reason: 'notifier', errno: 'EIO' } });
+    expect(log).toEqual([...asked('a', 'prepareOnline'), ...asked('b', 'prepareOnline')]);
+    expect(m.digest()).toBe(before);
+    expect(m.check()).toEqual([]);
+  });
+
+  it("LN2 an offline that fails says so in the kernel's log, with its range and reason", () => {
+    const m = boot();
+    add(m, 32, 33, 'self-block');
+    expect(m.online(block32, 'movable').ok).toBe(true);
+    const lines: string[] = [];
+    m.onLog = (line) => lines.push(`${line.level}: ${line.text}`);
+    m.notifiers.push(listener([], 'b', 'goingOffline'));
+    expect(m.offline(block32).ok).toBe(false);
+    expect(lines).toEqual(['debug: memory offlining [mem 0x100200000-0x107ffffff] failed due to notifier failure']);
     expect(m.check()).toEqual([]);
   });
 

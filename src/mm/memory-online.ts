@@ -22,11 +22,12 @@ import { MIGRATE_UNMOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from '
 import type { Machine } from './machine.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
 import { poisonRenewed } from './memory-failure.ts';
+import type { Notifier } from './memory-hotplug.ts';
 import { onlinePagesRange } from './online-callback.ts';
 import { CLASS_TRAITS, ZONE_MOVABLE } from './page-class.ts';
 import { allocationsIn, BlockerList, blockerOf } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
-import { type Refusal, refusal } from './refusal.ts';
+import { type ErrnoName, type Refusal, refusal } from './refusal.ts';
 import { type OnlineType, zoneForBlock } from './zone-choice.ts';
 import { growSpan, shrinkSpan } from './zone-span.ts';
 
@@ -111,13 +112,19 @@ function spanAfterVeto(m: Machine, pool: Pool, start: number, end: number): void
 
 /** PREPARE_ONLINE and GOING_ONLINE. CANCEL_ONLINE also reaches listeners behind the one that objected. */
 function askListeners(m: Machine, block: BlockId): Refusal | undefined {
-  for (const n of m.notifiers) n.prepareOnline?.(block);
+  const objects = (n: Notifier, errno: ErrnoName): Refusal => {
+    return { ...refusal('notifier', `block ${block}: notifier failure: ${n.name} objects to online`), errno };
+  };
+  for (const n of m.notifiers) {
+    const errno = n.prepareOnline?.(block);
+    if (errno !== undefined) return objects(n, errno); // nothing was prepared: there is nothing to cancel
+  }
   for (const n of m.notifiers) {
     const errno = n.goingOnline?.(block);
     if (errno === undefined) continue;
     for (const o of m.notifiers) o.cancelOnline?.(block);
     for (const o of m.notifiers) o.finishOffline?.(block);
-    return { ...refusal('notifier', `block ${block}: notifier failure: ${n.name} objects to online`), errno };
+    return objects(n, errno);
   }
   return undefined;
 }
