@@ -59,6 +59,14 @@ export function vmTunables(spec: MachineSpec): VmTunables {
   };
 }
 
+/** The spec's settings, with what was written since, and the kernel's own share of Movable. */
+const settingsNow = (m: Machine): WatermarkSettings => ({
+  movable: m.profile.movableWatermark,
+  ...settingsOf(m.spec),
+  scaleFactor: m.vm.watermarkScaleFactor,
+  reserveRatio: m.vm.lowmemReserveRatio,
+});
+
 /** Watermarks, reserves, per-CPU list sizes and fragment policies from `m.vm` as it is. Cost O(pools^2). */
 function applyTunables(m: Machine): void {
   const { vm } = m;
@@ -71,13 +79,7 @@ function applyTunables(m: Machine): void {
     return;
   }
   assert(vm.minFree !== undefined, 'watermarks before the first setup');
-  const settings: WatermarkSettings = {
-    movable: m.profile.movableWatermark,
-    ...settingsOf(m.spec),
-    scaleFactor: vm.watermarkScaleFactor,
-    reserveRatio: vm.lowmemReserveRatio,
-  };
-  const all = computeWatermarks(m.pools, settings, vm.minFree.value);
+  const all = computeWatermarks(m.pools, settingsNow(m), vm.minFree.value);
   m.pools.forEach((p, k) => {
     p.watermarks = all[k];
     p.alloc.setPcp(pcpSizes(p.managed, p.watermarks.low, cpusOf(m, p), vm.percpuPagelistHighFraction));
@@ -108,7 +110,7 @@ export function setupWatermarks(m: Machine, reason: 'boot' | 'zones-changed'): v
     const pools = m.pools.map(({ node, zone, managed, present, watermarks, boost }) => {
       return { node, zone, managed, present, high: watermarks.high + boost };
     });
-    vm.minFree = minFreeKbytes(pools, settingsOf(m.spec), vm.minFree);
+    vm.minFree = minFreeKbytes(pools, settingsNow(m), vm.minFree);
   }
   m.rebuildZonelists();
   applyTunables(m);

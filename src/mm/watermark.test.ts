@@ -93,7 +93,7 @@ describe('the formula', () => {
   const zone = (z: ZoneIndex, managed: number, node = 0) => ({ node, zone: z, managed });
 
   it('W1 min_free_kbytes: the root of 16 times low memory, clamped to 128 and 262144', () => {
-    const auto = (managed: number) => minFreeKbytes([zone(2, managed)], { thp: false }).value;
+    const auto = (managed: number) => minFreeKbytes([zone(2, managed)], { scaleFactor: 10, thp: false }).value;
     expect(auto(1)).toBe(128);
     expect(auto(2 ** 18)).toBe(4096); // 1 GiB
     expect(auto(2 ** 22)).toBe(16384); // 16 GiB
@@ -106,7 +106,8 @@ describe('the formula', () => {
     expect(minFreeKbytes(three, thp).value).toBe(4 * 512 * 11 * 3); // 67584, spec 2.5
     expect(minFreeKbytes([...three, zone(3, 10 ** 6)], thp).value).toBe(67584);
     expect(minFreeKbytes([...three, zone(1, 0, 1), zone(2, 1000, 1)], thp).value).toBe(4 * 512 * 11 * 4);
-    expect(minFreeKbytes([zone(1, 20_000)], thp).value).toBe(4 * 1000);
+    // sqrt(16 * 80000) = 1131 kB, so 282 pages of min, and 422 of high: a twentieth of the 19578 pages above.
+    expect(minFreeKbytes([zone(1, 20_000)], thp).value).toBe(4 * 978);
   });
 
   it('W2 the vector of spec 2.5', () => {
@@ -174,13 +175,15 @@ describe('the formula', () => {
   it('W8 what a user wrote stays unless the automatic value is larger; huge pages raise it all the same', () => {
     const small = [zone(2, 2 ** 18)]; // automatic: 4096
     const large = [zone(2, 2 ** 22)]; // automatic: 16384
-    const plain = { thp: false };
+    const plain = { scaleFactor: 10, thp: false };
     expect(minFreeKbytes(small, plain, { value: 9000, user: 9000 })).toEqual({ value: 9000, user: 9000 });
     expect(minFreeKbytes(large, plain, { value: 9000, user: 9000 })).toEqual({ value: 16384, user: 9000 });
     // Back to a small machine: the automatic value of the large one is forgotten only where it is above the user's.
     expect(minFreeKbytes(small, plain, { value: 16384, user: 9000 })).toEqual({ value: 16384, user: 9000 });
     expect(minFreeKbytes(small, plain, { value: 16384, user: 100 })).toEqual({ value: 4096, user: 100 });
-    expect(minFreeKbytes(large, { thp: true }, { value: 20000, user: 20000 }).value).toBe(4 * 512 * 11);
+    expect(minFreeKbytes(large, { scaleFactor: 10, thp: true }, { value: 20000, user: 20000 }).value).toBe(
+      4 * 512 * 11,
+    );
   });
 
   it('W4 ratios other than the default are taken; 0 is off', () => {

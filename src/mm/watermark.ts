@@ -71,31 +71,33 @@ export const RESERVE_RATIO: readonly number[] = [256, 256, 32, 0];
 export type MinFree = { readonly value: number; readonly user: number };
 
 /** khugepaged's recommendation, in kB: two free pageblocks a zone, and one for each pair of a wanted and a raided type. */
-function recommendedKbytes(pools: readonly WatermarkInput[], bufferPages: number): number {
+function recommendedKbytes(pools: readonly WatermarkInput[]): number {
   const zones = pools.filter((p) => p.zone <= ZONE_NORMAL && (p.present ?? p.managed) > 0).length;
   const wanted = PAGEBLOCK_PAGES * zones * 2 + PAGEBLOCK_PAGES * zones * (3 * 3);
-  return Math.min(wanted, Math.floor(bufferPages / 20)) * KB_PER_PAGE;
+  return Math.min(wanted, Math.floor(bufferPages(pools) / 20)) * KB_PER_PAGE;
 }
+
+/** nr_free_buffer_pages(): what kernel zones have above their high marks. */
+const bufferPages = (pools: readonly WatermarkInput[]): number =>
+  pools.reduce((n, p) => n + (p.zone <= ZONE_NORMAL ? Math.max(0, p.managed - Math.max(0, p.high ?? 0)) : 0), 0);
 
 /**
  * vm.min_free_kbytes after the zones changed. What a user wrote stays unless the automatic value is larger; then
- * khugepaged may raise it, whoever wrote it.
+ * khugepaged may raise it, whoever wrote it: it looks at the marks that the automatic value has just set.
  *
  * @param now  what it was; undefined at boot
  */
 export function minFreeKbytes(
   pools: readonly WatermarkInput[],
-  settings: Pick<WatermarkSettings, 'thp'>,
+  settings: WatermarkSettings,
   now: MinFree = { value: 0, user: -1 },
 ): MinFree {
-  const bufferPages = pools.reduce(
-    (n, p) => n + (p.zone <= ZONE_NORMAL ? Math.max(0, p.managed - Math.max(0, p.high ?? 0)) : 0),
-    0,
-  );
-  const root = Math.floor(Math.sqrt(bufferPages * KB_PER_PAGE * 16));
+  const root = Math.floor(Math.sqrt(bufferPages(pools) * KB_PER_PAGE * 16));
   const auto = root > now.user ? Math.min(262144, Math.max(128, root)) : now.value;
-  const value = settings.thp ? Math.max(auto, recommendedKbytes(pools, bufferPages)) : auto;
-  return { value, user: now.user };
+  if (!settings.thp) return { value: auto, user: now.user };
+  const marks = computeWatermarks(pools, settings, auto);
+  const marked = pools.map((p, k) => ({ ...p, high: marks[k].high, present: p.present ?? p.managed }));
+  return { value: Math.max(auto, recommendedKbytes(marked)), user: now.user };
 }
 
 /**
