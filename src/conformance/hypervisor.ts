@@ -8,10 +8,10 @@
 
 import { assert } from '#base/assert';
 import { type HolderId, type Pfn, toNodeId, toOrder } from '#base/units';
+import { VirtioMem } from '#mm/drivers/virtio-mem';
+import { QemuVirtioMem } from '#mm/drivers/virtio-mem-device';
 import { type Machine, PAGE_SIZE } from '#mm/index';
 import type { Resource } from '#mm/resource';
-import { VirtioMem } from '#mm/virtio-mem';
-import { QemuVirtioMem } from '#mm/virtio-mem-device';
 import type { Device } from './device-memory.ts';
 import type { JsonObject } from './ops.ts';
 import type { Tally } from './tally.ts';

@@ -18,16 +18,18 @@ export {
   toPfn,
 } from '#base/units';
 export type { AllocOptions, AllocRights } from './alloc-path.ts';
-export { QemuBalloon, VirtioBalloon } from './balloon.ts';
 export { type BootParams, bootParamsOf, parseCommandLine, type Remark } from './boot-params.ts';
 export type { Violation } from './check.ts';
 export { type CmaArea, type CmaOptions, cmaAlloc, cmaAreas, cmaCounters, cmaRelease } from './cma.ts';
+export { QemuBalloon, VirtioBalloon } from './drivers/balloon.ts';
+export { type HotAddResponse, HvHotAdd } from './drivers/hv-balloon.ts';
+export { VirtioMem, type VirtioMemActivity, type VirtioMemOptions } from './drivers/virtio-mem.ts';
+export { QemuVirtioMem, type VirtioMemPort, type VirtioMemReply } from './drivers/virtio-mem-device.ts';
 export type { LogLine, MachineEvent } from './events.ts';
 export { chunkCounts, extfragForOrder, fragmentationIndex, unusableFreeIndex } from './extfrag.ts';
 export type { FreeArea, Placement } from './free-area.ts';
 export * from './geometry.ts';
 export type { AddedRange, HotplugSettings, OnlinePolicy } from './hotplug.ts';
-export { type HotAddResponse, HvHotAdd } from './hv-balloon.ts';
 export { AUTO_ONLINE, type AutoOnline, KERNEL_NAMES, type KernelName, type KernelProfile } from './kernel-profile.ts';
 export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
@@ -59,8 +61,6 @@ export {
 export type { Pool } from './pool.ts';
 export { type Blocker, type BlockerCause, ERRNO, type ErrnoName, type Refusal, type RefusalReason } from './refusal.ts';
 export type { Resource, ResourceSpec } from './resource.ts';
-export { VirtioMem, type VirtioMemActivity, type VirtioMemOptions } from './virtio-mem.ts';
-export { QemuVirtioMem, type VirtioMemPort, type VirtioMemReply } from './virtio-mem-device.ts';
 export { readTunable, type Tunable, writeTunable } from './vm-tunables.ts';
 export type { WatermarkSettings, Watermarks } from './watermark.ts';
 export type { OnlineType } from './zone-choice.ts';

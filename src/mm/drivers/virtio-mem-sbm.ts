@@ -16,7 +16,7 @@
 
 import { assert } from '#base/assert';
 import { toPfn } from '#base/units';
-import { PAGE_SIZE } from './geometry.ts';
+import { PAGE_SIZE } from '../geometry.ts';
 import type { Rc, VirtioMem } from './virtio-mem.ts';
 import {
   SBM_KERNEL,

@@ -19,13 +19,13 @@
 
 import { assert } from '#base/assert';
 import { type HolderId, type NodeId, type Order, type Pfn, toOrder, toPfn } from '#base/units';
-import { allocContigRange, freeContigRange } from './contig-alloc.ts';
-import { MAX_ORDER } from './geometry.ts';
-import type { Machine } from './machine.ts';
-import { genericOnlinePage } from './online-callback.ts';
-import { ZONE_MOVABLE } from './page-class.ts';
-import { allocationsIn } from './page-isolation.ts';
-import type { Pool } from './pool.ts';
+import { allocContigRange, freeContigRange } from '../contig-alloc.ts';
+import { MAX_ORDER } from '../geometry.ts';
+import type { Machine } from '../machine.ts';
+import { genericOnlinePage } from '../online-callback.ts';
+import { ZONE_MOVABLE } from '../page-class.ts';
+import { allocationsIn } from '../page-isolation.ts';
+import type { Pool } from '../pool.ts';
 
 /** Movable is to be trusted more: it is tried this often, a kernel zone once. */
 const MOVABLE_TRIES = 5;

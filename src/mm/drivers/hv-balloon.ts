@@ -23,12 +23,12 @@
 import { assert } from '#base/assert';
 import { ok, type Result } from '#base/result';
 import { type BlockId, type HolderId, type NodeId, type Order, type Pfn, toOrder, toPfn } from '#base/units';
-import { MAX_ORDER } from './geometry.ts';
-import type { Machine } from './machine.ts';
-import type { Notifier } from './memory-hotplug.ts';
-import { genericOnlinePage, setOnlinePageCallback } from './online-callback.ts';
-import type { Refusal } from './refusal.ts';
-import { KIND_MASK, KIND_NONE } from './section.ts';
+import { MAX_ORDER } from '../geometry.ts';
+import type { Machine } from '../machine.ts';
+import type { Notifier } from '../memory-hotplug.ts';
+import { genericOnlinePage, setOnlinePageCallback } from '../online-callback.ts';
+import type { Refusal } from '../refusal.ts';
+import { KIND_MASK, KIND_NONE } from '../section.ts';
 
 export const ONLINE_WAIT_MS = 5000;
 

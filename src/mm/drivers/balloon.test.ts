@@ -4,14 +4,14 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { Prng } from '#base/prng';
 import { type Pfn, toNodeId, toOrder, toPfn } from '#base/units';
+import { PAGE_SIZE, PAGES_PER_SECTION } from '../geometry.ts';
+import { Machine } from '../machine.ts';
+import type { MachineSpec } from '../machine-spec.ts';
 import { BALLOON_BATCH, type BalloonOptions, QemuBalloon, VirtioBalloon } from './balloon.ts';
-import { PAGE_SIZE, PAGES_PER_SECTION } from './geometry.ts';
-import { Machine } from './machine.ts';
-import type { MachineSpec } from './machine-spec.ts';
 
 const NODE = toNodeId(0);
 const MIB = 2 ** 20;
-const rows = JSON.parse(readFileSync(new URL('../../test/golden/virtio-mem/balloon.json', import.meta.url), 'utf8'));
+const rows = JSON.parse(readFileSync(new URL('../../../test/golden/virtio-mem/balloon.json', import.meta.url), 'utf8'));
 
 function guest(ramSize: number, spec: Partial<MachineSpec> = {}, options: Partial<BalloonOptions> = {}) {
   const ram = [{ start: toPfn(0), end: toPfn(ramSize / PAGE_SIZE), node: NODE }];

@@ -23,9 +23,9 @@
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { type HolderId, type NodeId, type Pfn, toOrder } from '#base/units';
-import { PAGE_SIZE } from './geometry.ts';
-import type { Machine } from './machine.ts';
-import { type Refusal, refusal } from './refusal.ts';
+import { PAGE_SIZE } from '../geometry.ts';
+import type { Machine } from '../machine.ts';
+import { type Refusal, refusal } from '../refusal.ts';
 
 /** Pages that one message to the device names; also what an OOM gets back: VIRTIO_BALLOON_ARRAY_PFNS_MAX. */
 export const BALLOON_BATCH = 256;

@@ -5,8 +5,8 @@
 import { describe, expect, it } from 'vitest';
 import { Prng } from '#base/prng';
 import { type HolderId, type Pfn, toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
-import { PAGE_SIZE, PAGEBLOCK_PAGES } from './geometry.ts';
-import { Machine } from './machine.ts';
+import { PAGE_SIZE, PAGEBLOCK_PAGES } from '../geometry.ts';
+import { Machine } from '../machine.ts';
 import { VirtioMem } from './virtio-mem.ts';
 import { MIB, QemuVirtioMem, type VirtioMemPort, type VirtioMemReply } from './virtio-mem-device.ts';
 

@@ -26,14 +26,14 @@
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, type NodeId, type Order, type Pfn, toBlockId, toOrder, toPfn } from '#base/units';
-import { MAX_PFN, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
-import type { Machine } from './machine.ts';
-import type { GroupId } from './memory-group.ts';
-import { type Notifier, OfflineWork } from './memory-hotplug.ts';
-import { genericOnlinePage, restoreOnlinePageCallback, setOnlinePageCallback } from './online-callback.ts';
-import { ZONE_MOVABLE } from './page-class.ts';
-import { type ErrnoName, type Refusal, refusal } from './refusal.ts';
-import type { Resource } from './resource.ts';
+import { MAX_PFN, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from '../geometry.ts';
+import type { Machine } from '../machine.ts';
+import type { GroupId } from '../memory-group.ts';
+import { type Notifier, OfflineWork } from '../memory-hotplug.ts';
+import { genericOnlinePage, restoreOnlinePageCallback, setOnlinePageCallback } from '../online-callback.ts';
+import { ZONE_MOVABLE } from '../page-class.ts';
+import { type ErrnoName, type Refusal, refusal } from '../refusal.ts';
+import type { Resource } from '../resource.ts';
 import { plugBbm, unplugBbm, unplugPendingBbm } from './virtio-mem-bbm.ts';
 import {
   BBM_FAKE_OFFLINE,

@@ -14,8 +14,8 @@
 // Follows Linux v6.12 drivers/virtio/virtio_mem.c: virtio_mem_bbm_*() (spec 5.4).
 
 import { type Pfn, toPfn } from '#base/units';
-import { PAGE_SIZE, PAGES_PER_SECTION } from './geometry.ts';
-import { ZONE_MOVABLE } from './page-class.ts';
+import { PAGE_SIZE, PAGES_PER_SECTION } from '../geometry.ts';
+import { ZONE_MOVABLE } from '../page-class.ts';
 import type { Rc, VirtioMem } from './virtio-mem.ts';
 import { BBM_ADDED, BBM_FAKE_OFFLINE, BBM_PLUGGED, BBM_UNUSED } from './virtio-mem-blocks.ts';
 

@@ -23,7 +23,7 @@
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import type { NodeId } from '#base/units';
-import { type Refusal, refusal } from './refusal.ts';
+import { type Refusal, refusal } from '../refusal.ts';
 
 export const MIB = 2 ** 20;
 /** VIRTIO_MEM_USABLE_EXTENT on x86: two sections. */

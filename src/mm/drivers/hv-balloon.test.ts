@@ -3,11 +3,11 @@
 import { describe, expect, it } from 'vitest';
 import { Prng } from '#base/prng';
 import { toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
-import { PAGES_PER_SECTION } from './geometry.ts';
+import { PAGES_PER_SECTION } from '../geometry.ts';
+import { Machine } from '../machine.ts';
+import type { MachineSpec } from '../machine-spec.ts';
+import { setOnlinePageCallback } from '../online-callback.ts';
 import { type HotAddResponse, HvHotAdd, ONLINE_WAIT_MS } from './hv-balloon.ts';
-import { Machine } from './machine.ts';
-import type { MachineSpec } from './machine-spec.ts';
-import { setOnlinePageCallback } from './online-callback.ts';
 
 const NODE = toNodeId(0);
 const BLOCK = PAGES_PER_SECTION;

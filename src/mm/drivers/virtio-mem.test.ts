@@ -3,16 +3,16 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { type NodeId, type Pfn, toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
-import { MIGRATE_NAMES, PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
-import { Machine } from './machine.ts';
-import type { MachineSpec } from './machine-spec.ts';
-import { setOnlinePageCallback } from './online-callback.ts';
+import { MIGRATE_NAMES, PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from '../geometry.ts';
+import { Machine } from '../machine.ts';
+import type { MachineSpec } from '../machine-spec.ts';
+import { setOnlinePageCallback } from '../online-callback.ts';
+import type { OnlineType } from '../zone-choice.ts';
 import { RETRY_MAX_MS, RETRY_MIN_MS, VirtioMem, type VirtioMemOptions } from './virtio-mem.ts';
 import { MIB, QemuVirtioMem, type VirtioMemPort, type VirtioMemReply } from './virtio-mem-device.ts';
-import type { OnlineType } from './zone-choice.ts';
 
 const golden = (name: string) =>
-  JSON.parse(readFileSync(new URL(`../../test/golden/virtio-mem/${name}.json`, import.meta.url), 'utf8'));
+  JSON.parse(readFileSync(new URL(`../../../test/golden/virtio-mem/${name}.json`, import.meta.url), 'utf8'));
 
 const BASE = 2 ** 32;
 const BLOCK = 128 * MIB;
