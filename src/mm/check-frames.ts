@@ -9,6 +9,7 @@
 // An offline frame is used only by those that may stay there (O2). managed counts what is free, on lists, or held by
 // managed classes (P1).
 
+import { toPfn } from '#base/units';
 import {
   PAGEBLOCK_ORDER,
   PAGEBLOCK_PAGES,
@@ -17,6 +18,7 @@ import {
   SECTION_ORDER,
 } from './geometry.ts';
 import type { Machine } from './machine.ts';
+import { BLOCK_OFFLINE } from './memory-block.ts';
 import { headManaged } from './memory-online.ts';
 import { CLASS_TRAITS, type PageClass } from './page-class.ts';
 import type { Pool } from './pool.ts';
@@ -41,6 +43,7 @@ export function checkFrames(m: Machine, v: Violations): void {
     markLists(m, v, s, scratch, waiting ?? [], recount);
     compareRows(m, v, s, scratch, vmemmap, recount);
   }
+  checkStayed(m, v);
   for (const p of m.pools) {
     const managed = recount.managed[p.id];
     const present = recount.present[p.id];
@@ -50,6 +53,18 @@ export function checkFrames(m: Machine, v: Violations): void {
 }
 
 /** 2^order frames on a per-CPU list. A list's chunk lies in one section. */
+/** M3: an online block is only searched for frames that stayed where some may have. */
+function checkStayed(m: Machine, v: Violations): void {
+  const { blocks, sections } = m;
+  for (let row = 0; row < blocks.length; row++) {
+    if (blocks.state[row] !== BLOCK_OFFLINE || blocks.stayed[row] === 1) continue;
+    const first = sections.indexOf(toPfn(blocks.id[row] * m.blockPages));
+    const end = first + m.blockPages;
+    const known = sections.nextKnown(first + blocks.vmemmapPages[row], end);
+    if (known < end) v.add('C2', `M3 nothing stayed in block ${blocks.id[row]}, but frame ${sections.pfnOf(known)}`);
+  }
+}
+
 type Waiting = { readonly pool: Pool; readonly index: number; readonly order: number };
 
 function pcpBySection(m: Machine): Map<number, Waiting[]> {

@@ -196,6 +196,16 @@ describe('check', () => {
     });
   }
 
+  it('M3 tells a frame that stayed in a block of which it is said that nothing did', () => {
+    const w = world();
+    expect(w.m.offline(w.block(3)).ok).toBe(true); // X stays: poisoned frames may
+    const row = w.m.blocks.rowOf(w.block(3));
+    expect(w.m.blocks.stayed[row]).toBe(1);
+    expect(w.m.check()).toEqual([]);
+    w.m.blocks.stayed[row] = 0;
+    expect(w.m.check().map((v) => v.detail)).toEqual([expect.stringMatching(/^M3 nothing stayed in block 3/)]);
+  });
+
   it('C2 tells a used frame in a block that is offline', () => {
     const w = world();
     expect(w.m.offline(w.block(3)).ok).toBe(true); // X stays: poisoned frames may

@@ -187,6 +187,7 @@ export class Machine {
     bootFrames(m, frame.zoned);
     for (const p of m.pools) p.presentEarly = p.present;
     m.blocks.early.fill(1);
+    m.blocks.stayed.fill(1); // the caller may place what it likes
     for (const range of spec.cma ?? []) declareCma(m, range);
     setupWatermarks(m, 'boot');
     bootHugepages(m);
@@ -292,9 +293,15 @@ export class Machine {
       const pool = this.poolAt(index);
       const free = pool === undefined ? 0 : pool.alloc.area.freeIn(index - pool.base, index - pool.base + (1 << order));
       assert(free === 0, 'place: frames are free: they are to be taken by alloc', { pfn, order, free });
+      if (pool === undefined) this.#staysOffline(pfn);
       this.occupy(holder, index, order);
       pfn += 1 << order;
     }
+  }
+
+  #staysOffline(pfn: number): void {
+    const row = this.blocks.rowOf(toBlockId(Math.floor(pfn / this.blockPages)));
+    if (row >= 0) this.blocks.stayed[row] = 1;
   }
 
   /** An extra reference (a pin): migration cannot move the allocation until `unpin`. Idempotent. */

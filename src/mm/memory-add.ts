@@ -140,6 +140,7 @@ function addReserved(
   if (group !== undefined) group.blocks += count;
   m.growTables();
   placeHeads(m, first, plan.headPages);
+  m.blocks.stayed.fill(0, row, row + count); // the heads leave with their blocks; nothing else is there
   placeUnbacked(m, range, options.usable);
   m.hotplug.ranges.push({
     start,

@@ -9,12 +9,14 @@
 //   vmemmapPages   Int32    frames at its head that hold its own memmap (memmap_on_memory); they leave with it
 //   group          Int32    memory group it was added with (memory-group.ts); -1 = none
 //   early          Uint8    1 = it was there at boot
+//   stayed         Uint8    1 = frames of an offline block may have a holder besides its memmap: poisoned, never plugged
 //   onlineType     Uint8    how the next online without a word of its own goes: 0 by policy, 1 online, 2 kernel, 3
 //                           movable. A write to `state` leaves it here, even one that is refused with EINVAL because the
 //                           block is online already; so a DIMM whose removal fails may come back to another zone
 //
 // Rows are sorted by id. Adding and removing blocks makes new columns, O(blocks): rows are numbers to use at once, not
-// to keep. Invariants: M1 an online block with absent = 0 and pool >= 0 has every frame in that pool; M2 ids ascend.
+// to keep. Invariants: M1 an online block with absent = 0 and pool >= 0 has every frame in that pool; M2 ids ascend;
+// M3 an offline block that nothing stayed in has no frame with a holder but those of its own memmap.
 // Source: Linux v6.12 drivers/base/memory.c (spec 1.3, 1.10).
 
 import { assert } from '#base/assert';
@@ -35,9 +37,21 @@ type Columns = {
   vmemmapPages: Int32Array;
   group: Int32Array;
   early: Uint8Array;
+  stayed: Uint8Array;
   onlineType: Uint8Array;
 };
-const NAMES = ['id', 'state', 'pool', 'node', 'absent', 'vmemmapPages', 'group', 'early', 'onlineType'] as const;
+const NAMES = [
+  'id',
+  'state',
+  'pool',
+  'node',
+  'absent',
+  'vmemmapPages',
+  'group',
+  'early',
+  'stayed',
+  'onlineType',
+] as const;
 
 const columns = (n: number): Columns => ({
   id: new Float64Array(n),
@@ -48,6 +62,7 @@ const columns = (n: number): Columns => ({
   vmemmapPages: new Int32Array(n),
   group: new Int32Array(n).fill(-1),
   early: new Uint8Array(n),
+  stayed: new Uint8Array(n),
   onlineType: new Uint8Array(n),
 });
 
@@ -60,6 +75,7 @@ export class MemoryBlocks {
   vmemmapPages!: Int32Array;
   group!: Int32Array;
   early!: Uint8Array;
+  stayed!: Uint8Array;
   onlineType!: Uint8Array;
 
   /** @param ids  ascending */

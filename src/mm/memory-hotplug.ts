@@ -429,6 +429,7 @@ export class OfflineWork {
     countGroup(m, this.#row, pool, -(end - start + vmemmap));
     m.blocks.state[this.#row] = BLOCK_OFFLINE;
     m.blocks.pool[this.#row] = -1;
+    m.blocks.stayed[this.#row] = staying > 0 ? 1 : 0;
     shrinkSpan(m, pool, this.block * m.blockPages, (this.block + 1) * m.blockPages);
     m.updateWatermarks();
     m.offlinesUnderWay--;

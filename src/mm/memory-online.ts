@@ -50,7 +50,8 @@ export function onlineBlock(m: Machine, block: BlockId, how: OnlineType): Result
 
   const stayed: { head: number; pages: number; managed: boolean }[] = [];
   const poisoned = new BlockerList();
-  for (const a of allocationsIn(m, start, end)) {
+  // Most blocks have nothing but free frames: not even looked at.
+  for (const a of blocks.stayed[row] === 1 ? allocationsIn(m, start, end) : []) {
     if (a.cls === 'poisoned') poisoned.add(blockerOf(m, a.head, 1 << a.order, 'poisoned'));
     stayed.push({ head: a.head, pages: 1 << a.order, managed: CLASS_TRAITS[a.cls].managed });
   }
