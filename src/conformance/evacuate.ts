@@ -5,6 +5,7 @@
 
 import { assert } from '#base/assert';
 import { type BlockId, type Pfn, toHolderId, toOrder } from '#base/units';
+import { hugePageAt } from '#mm/hugetlb';
 import type { Machine } from '#mm/index';
 import type { MemmapFrames } from '#mm/memmap';
 import { allocationsIn } from '#mm/page-isolation';
@@ -18,6 +19,7 @@ export function evacuate(m: Machine, block: BlockId): boolean {
   const end = first + m.blockPages;
   for (const a of [...allocationsIn(m, start, end)]) {
     if (a.cls === 'unplugged' || a.cls === 'poisoned') continue; // they stay in a block that goes
+    if (hugePageAt(m, a.head) !== undefined) continue; // its pool's own: the offline dissolves or moves it
     const pfn = m.sections.pfnOf(a.head);
     const holder = m.holders.holderOf(m.sections.ownerAt(a.head));
     const memmap = m.hotplug.ranges.some((r) => owns(r.memmap, pfn));

@@ -4,6 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { toNodeId, toOrder, toPfn } from '#base/units';
 import { type World, worldFrom } from '../../test/support/picture.ts';
 import { PAGES_PER_SECTION } from './geometry.ts';
+import { HUGE_2M } from './hugetlb.ts';
+import { setNrHugepages } from './hugetlb-resize.ts';
 import type { Machine } from './machine.ts';
 import type { Pool } from './pool.ts';
 import { KIND_ABSENT, KIND_HEAD0, KIND_TAIL, SLOTS_AT, TAG_SHIFT } from './section.ts';
@@ -204,6 +206,17 @@ describe('check', () => {
     expect(w.m.check()).toEqual([]);
     w.m.blocks.stayed[row] = 0;
     expect(w.m.check().map((v) => v.detail)).toEqual([expect.stringMatching(/^M3 nothing stayed in block 3/)]);
+  });
+
+  it('C6 asks the subsystems that remember frames: a pool of huge pages that has one less than it says', () => {
+    const w = world();
+    const before = new Set(w.m.holders.specs.keys());
+    expect(setNrHugepages(w.m, HUGE_2M, 1)).toBe(1);
+    expect(w.m.check()).toEqual([]);
+    const pool = w.m.holders.specs.findIndex((s, h) => s.class === 'hugetlb' && !before.has(h));
+    w.m.holders.pages[pool] = 0;
+    expect(w.m.check(2).map((v) => v.rule)).not.toContain('C6');
+    expect(w.m.check(3).map((v) => v.rule)).toContain('C6');
   });
 
   it('C2 tells a used frame in a block that is offline', () => {

@@ -9,15 +9,19 @@
 //             absent or offline; managed and present equal their recount (P1):
 //             check-frames.ts
 //   3      C3 frame <-> holder is a bijection (H1-H3); C4 contents are where           O(frames of sections in use)
-//             their holder looks for them
+//             their holder looks for them; C6 pools of huge pages, poisoned frames
+//             and CMA areas agree with the frames that they name
 //
 // Callable by users at any time. An empty list means sound. Every rule here has a test that breaks the tables and sees
 // the rule speak (check.test.ts).
 
 import { checkFrames } from './check-frames.ts';
+import { checkCma } from './cma.ts';
 import { PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION, PAGES_PER_SECTION } from './geometry.ts';
+import { checkHugetlb } from './hugetlb.ts';
 import { type Machine, tagOf } from './machine.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
+import { checkPoison } from './memory-failure.ts';
 import { FREE_SLOT, KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, TAG_SHIFT } from './section.ts';
 import { type Violation, Violations } from './violation.ts';
 
@@ -35,6 +39,7 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
   if (level >= 1) checkMaps(m, v);
   if (level >= 2) checkFrames(m, v);
   if (level >= 3) checkHolders(m, v, tagged);
+  if (level >= 3) for (const s of [...checkHugetlb(m), ...checkPoison(m), ...checkCma(m)]) v.add('C6', s);
   return v.list;
 }
 

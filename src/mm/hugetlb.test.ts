@@ -419,6 +419,6 @@ describe('copies', () => {
     expect(checkHugetlb(m)).toEqual([expect.stringContaining('HU3')]);
     hugetlbOf(m).size(HUGE_2M).free.pop();
     expect(checkHugetlb(m)[0]).toContain('HU2');
-    expect(m.check()).toEqual([]);
+    expect(m.check().map((v) => v.rule)).toEqual(['C6', 'C6']); // everything else is sound
   });
 });
