@@ -5,7 +5,7 @@
 //
 // A quoted output is a ```text block under a line  <!-- output: COMMAND -->. A shown command is a line of a ```sh block
 // that starts with `node `; a trailing `# ...` is prose, and `# exit N` names the exit code it must have. Commands run
-// in a folder of their own, so that what they write is thrown away. npm commands are the caller's business: .ci/run.
+// in a folder of their document's own, so that what they write is thrown away. npm commands are the caller's business: .ci/run.
 
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -19,8 +19,13 @@ const docs = ['README.md', ...readdirSync(join(root, 'docs/guide')).map((f) => `
   f.endsWith('.md'),
 );
 
-const box = mkdtempSync(join(tmpdir(), 'dimmer-docs-'));
-for (const name of readdirSync(root)) if (!name.startsWith('.')) symlinkSync(join(root, name), join(box, name));
+let box = '';
+/** A folder with everything of the repository in it, and nothing that another document's commands have written. */
+const newBox = () => {
+  if (box !== '') rmSync(box, { recursive: true, force: true });
+  box = mkdtempSync(join(tmpdir(), 'dimmer-docs-'));
+  for (const name of readdirSync(root)) if (!name.startsWith('.')) symlinkSync(join(root, name), join(box, name));
+};
 
 const run = (command) =>
   spawnSync('sh', ['-c', command], {
@@ -39,6 +44,7 @@ const fail = (text) => {
 
 try {
   for (const doc of docs) {
+    newBox();
     const path = join(root, doc);
     let text = readFileSync(path, 'utf8');
     text = text.replace(/(<!-- output: (.+?) -->\n```text\n)([\s\S]*?)(```)/g, (whole, head, command, quoted, tail) => {
