@@ -17,7 +17,7 @@
 //   frame    base                startPfn                          endPfn                 base + area.pages
 //            │ never free        │ free or given away              │ never free           │
 //
-// Invariants: EB1 to EB6 of frame-allocator.ts; no frame outside of [startPfn, endPfn) is ever free, so that buddies
+// Invariants: those of frame-allocator.ts; no frame outside of [startPfn, endPfn) is ever free, so that buddies
 // never merge across the borders. Work per request is bounded: at most MAX_ORDER splits or merges.
 //
 // After Snook 2007, problem 8: "we can eliminate the overhead of the scale-up code at compile time or dynamically at

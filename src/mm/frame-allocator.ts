@@ -10,7 +10,7 @@
 //   free frames   0 ─────── minFree ───────────────────────────> managed
 //                 │ urgent only │ everybody                     │
 //
-// Invariants, of every build (rules EB1 to EB6, docs/spec/embedded.md): a frame is free or was given to one caller; a
+// Invariants, of every build (rules EB1 to EB10, docs/spec/embedded.md): a frame is free or was given to one caller; a
 // request is served from the lowest address of the smallest order that has a free chunk; nrFree + frames given away =
 // managed. After Snook 2007, problem 8.
 
