@@ -12,6 +12,7 @@ export const ERRNO = Object.freeze({
   EACCES: 13,
   EBUSY: 16,
   EEXIST: 17,
+  EXDEV: 18,
   ENODEV: 19,
   ENOTDIR: 20,
   EISDIR: 21,
@@ -21,6 +22,8 @@ export const ERRNO = Object.freeze({
   ERANGE: 34,
   EOPNOTSUPP: 95,
   ETIMEDOUT: 110,
+  EALREADY: 114,
+  ESTALE: 116,
   EHWPOISON: 133,
 });
 export type ErrnoName = keyof typeof ERRNO;

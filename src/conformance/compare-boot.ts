@@ -94,7 +94,7 @@ export function compareBoot(tally: Tally, boot: Boot, capture: Capture, devices:
   }
   for (const z of zones.value) {
     if (!(ZONE_NAMES as readonly string[]).includes(z.zone)) continue;
-    const pool = m.pools.find((p) => p.node === z.node && p.name === z.zone);
+    const pool = m.zones.find((p) => p.node === z.node && p.name === z.zone);
     const what = `Node ${z.node}, zone ${z.zone}`;
     tally.compare('boot', `${what}, spanned`, z.spanned, pool?.spanned ?? 0);
     tally.compare('boot', `${what}, present`, z.present, pool?.present ?? 0);

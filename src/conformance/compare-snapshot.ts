@@ -55,7 +55,7 @@ export function firstReading(m: Machine, tree: KernTree, goneKb: ReadonlyMap<num
 }
 
 const managedOf = (m: Machine, node?: number): number =>
-  m.pools.reduce((n, p) => n + (node === undefined || p.node === node ? p.managed : 0), 0);
+  m.zones.reduce((n, p) => n + (node === undefined || p.node === node ? p.managed : 0), 0);
 
 function memTotal(text: string | undefined): number | undefined {
   const parsed = text === undefined ? undefined : parseMeminfo(text);
@@ -87,7 +87,7 @@ function vmstatOf(tree: KernTree, name: string): number | undefined {
 export function compareZones(tally: Tally, m: Machine, rows: readonly ZoneRow[]): void {
   for (const row of rows) {
     if (!(ZONE_NAMES as readonly string[]).includes(row.zone)) continue; // Device: nobody puts memory there here
-    const pool = m.pools.find((p) => p.node === row.node && p.name === row.zone);
+    const pool = m.zones.find((p) => p.node === row.node && p.name === row.zone);
     const what = `Node ${row.node}, zone ${row.zone}`;
     tally.compare('spanned', what, row.spanned, pool?.spanned ?? 0);
     tally.compare('present', what, row.present, pool?.present ?? 0);

@@ -259,7 +259,7 @@ class Replay {
   }
 
   #compareMemTotal(kb: number): void {
-    const managed = this.#m.pools.reduce((n, p) => n + p.managed, 0);
+    const managed = this.#m.zones.reduce((n, p) => n + p.managed, 0);
     const since = (managed - this.#first.managed) * (PAGE_SIZE / 1024);
     this.tally.compare('MemTotal', 'since boot, kB', kb - this.#first.memTotalKb, since);
   }

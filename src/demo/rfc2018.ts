@@ -84,7 +84,7 @@ export function rfc2018(): RfcReport {
 function countersOf(m: Machine): Omit<RfcStage, 'stage'> {
   let total = 0;
   let free = 0;
-  for (const p of m.pools) {
+  for (const p of m.zones) {
     p.alloc.drain(); // frames on per-CPU lists would be missing, as they are in Linux
     total += p.managed;
     free += p.alloc.nrFree();

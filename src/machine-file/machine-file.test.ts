@@ -120,7 +120,7 @@ describe('machine file', () => {
   it.each(['two-nodes', 'hot-pluggable-node'])('YF1 the example %s boots', (name) => {
     const text = readFileSync(new URL(`../../docs/guide/machines/${name}.yaml`, import.meta.url), 'utf8');
     const m = Machine.boot(read(text).spec);
-    expect(m.pools.some((p) => p.name === 'Movable' && p.present > 0)).toBe(true);
+    expect(m.zones.some((p) => p.name === 'Movable' && p.present > 0)).toBe(true);
     expect(m.check()).toEqual([]);
   });
 

@@ -3,7 +3,7 @@
 // Zones that span nothing are left out; neighbouring memory blocks that say the same are one row, as in lsmem. Addresses
 // and sizes are bytes, zones count frames of 4 KiB as /proc/zoneinfo does.
 
-import { type Machine, PAGE_SIZE, toHolderId, type ZoneName } from '#mm/index';
+import { type Machine, PAGE_SIZE, toHolderId, ZONE_NAMES, type ZoneName } from '#mm/index';
 import { movableOf } from '#mm/machine-spec';
 import type { DimmPlan, MachineFile } from './machine-file.ts';
 
@@ -55,7 +55,7 @@ export type SimReport = {
 
 /** @param m  the machine that `file.spec` booted. `all`: a row for each memory block. Cost O(blocks + huge pages) */
 export function simReport(file: MachineFile, m: Machine, options: { all: boolean }): SimReport {
-  const zones = m.pools.filter((p) => p.spanned > 0);
+  const zones = m.zones.filter((p) => p.spanned > 0);
   const sum = (of: (p: (typeof zones)[number]) => number): number => zones.reduce((n, p) => n + of(p) * PAGE_SIZE, 0);
   return {
     ...(file.name === undefined ? {} : { name: file.name }),
@@ -71,7 +71,7 @@ export function simReport(file: MachineFile, m: Machine, options: { all: boolean
     })),
     zones: zones.map((p) => ({
       node: p.node,
-      zone: p.name,
+      zone: ZONE_NAMES[p.zone] as ZoneName,
       startPfn: p.startPfn,
       spannedPages: p.spanned,
       presentPages: p.present,

@@ -24,6 +24,7 @@
 // Follows Linux v6.12 mm/page_alloc.c: get_page_from_freelist(), __zone_watermark_ok(), gfp_to_alloc_flags(),
 // alloc_flags_nofragment(), __alloc_pages_slowpath(), zone_statistics() (spec 2.2, 2.5 to 2.9).
 
+import { assert } from '#base/assert';
 import type { NodeId } from '#base/units';
 import { MIGRATE_CMA, MIGRATE_HIGHATOMIC, MIGRATE_MOVABLE, MIGRATE_UNMOVABLE, type MigrateType } from './geometry.ts';
 import { reserveHighAtomic, unreserveHighAtomic } from './high-atomic.ts';
@@ -32,6 +33,7 @@ import type { Machine } from './machine.ts';
 import { ALLOC_CMA, ALLOC_HIGHATOMIC, ALLOC_KEEP_PCP, ALLOC_LAST_RESERVE, ALLOC_NOFRAGMENT } from './page-alloc.ts';
 import { ZONE_MOVABLE, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
 import type { Pool } from './pool.ts';
+import { NODE_OF_REQUEST, takeFromPool } from './pools/request.ts';
 import { refusal } from './refusal.ts';
 
 /** How much of the last memory a request may have: the table above. */
@@ -51,6 +53,8 @@ export type AllocOptions = {
   readonly rights?: AllocRights;
   /** Only the pools of its node: __GFP_THISNODE. Default false. */
   readonly thisNode?: boolean;
+  /** A row of Machine.requests: the pool to take from, and as whom (pools/request.ts). Default: the holder's. */
+  readonly pool?: number;
 };
 
 // Marks of a pool by pass, see Pool.marks.
@@ -64,10 +68,29 @@ export function takeFor(m: Machine, holder: number, order: number, options: Allo
   const mt = request & REQUEST_TYPE_MASK;
   const top = (request >>> REQUEST_ZONE_SHIFT) & REQUEST_ZONE_MASK;
   const node = m.holders.node[holder] as number;
+  if (node <= NODE_OF_REQUEST || options?.pool !== undefined) return takeForPool(m, node, order, mt, top, options);
   if (options !== undefined) return takeWith(m, order, { mt, top: top as ZoneIndex, node }, options); // two bits
   const list = node < 0 ? (m.zonelists[top] as Int32Array) : m.zonelist(node as NodeId, top as ZoneIndex);
   const index = takeFrames(m, list, order, mt, top);
   return index >= 0 ? index : refuse(m, order);
+}
+
+/** A request that names a pool. What else it says of zones must allow the pool's frames. */
+function takeForPool(
+  m: Machine,
+  node: number,
+  order: number,
+  mt: number,
+  top: number,
+  options: AllocOptions | undefined,
+): number {
+  const row = options?.pool ?? NODE_OF_REQUEST - node;
+  const type = options?.movable === undefined ? mt : options.movable ? MIGRATE_MOVABLE : MIGRATE_UNMOVABLE;
+  const highest =
+    options?.topZone ?? (options?.movable === undefined ? top : options.movable ? ZONE_MOVABLE : ZONE_NORMAL);
+  const request = m.requests[row];
+  assert(request !== undefined, 'no such pool request', { row });
+  return takeFromPool(m, request, order, type, highest);
 }
 
 /** What a holder's class asks for. */
@@ -224,7 +247,8 @@ function slowPath(m: Machine, list: Int32Array, order: number, mt: number, top: 
   if (i >= 0 || rights === 'atomic') return i >= 0 ? i : withoutCare(m, list, order, mt, top, flags, rights);
 
   let drained = 0;
-  for (const p of m.pools) drained += p.alloc.drain();
+  for (const p of m.zones) drained += p.alloc.drain();
+  if (preferred.kind === 'user') drained += preferred.alloc.drain();
   const type = mt as MigrateType; // a request names one of three
   if (unreserveHighAtomic(m, list, type, false) || drained > 0) {
     i = fromFreelists(m, list, order, mt, top, MIN, flags, rights);

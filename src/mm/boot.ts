@@ -88,7 +88,7 @@ export function bootPools(m: Machine, zoned: readonly ZonedRange[]): void {
           ? { base: 0, pages: CHUNK_PAGES }
           : hullOf(m, (mine[0] as ZonedRange).start, (mine[mine.length - 1] as ZonedRange).end);
       const pool = new Pool(id, { node, zone }, hull, config);
-      m.pools.push(pool);
+      addZone(m, pool);
       if (mine.length === 0) continue;
       const online = zoned.filter((r) => r.node === node && !r.offline);
       const span = named.has(node)
@@ -137,9 +137,20 @@ function spanOfNamed(zone: number, mine: readonly ZonedRange[], online: readonly
 /** Empty Normal and Movable pools for a node that is new; those that it left behind when it went are taken again. */
 export function addPools(m: Machine, node: NodeId): void {
   for (const zone of [ZONE_NORMAL, ZONE_MOVABLE] as const) {
-    if (m.pools.some((p) => p.node === node && p.zone === zone)) continue;
-    m.pools.push(new Pool(m.pools.length, { node, zone }, { base: 0, pages: CHUNK_PAGES }, poolConfig(m)));
+    if (m.zones.some((p) => p.node === node && p.zone === zone)) continue;
+    addZone(m, new Pool(m.pools.length, { node, zone }, { base: 0, pages: CHUNK_PAGES }, poolConfig(m)));
   }
+}
+
+function addZone(m: Machine, pool: Pool): void {
+  m.pools.push(pool);
+  m.zones.push(pool);
+}
+
+/** A pool of the same identity and hull in this machine, for copyFrom. */
+export function poolLike(m: Machine, p: Pool): Pool {
+  const identity = { node: p.node, zone: p.zone, ...(p.kind === 'user' && { name: p.name }) };
+  return new Pool(p.id, identity, { base: p.base, pages: p.pages }, p.kind === 'user' ? p.config : poolConfig(m));
 }
 
 /** The RAM as /proc/iomem shows it where nothing else is known: neighbours joined, whole. */
@@ -192,7 +203,7 @@ function claimPageblocks(m: Machine, pool: Pool, start: Pfn, end: Pfn): void {
     const owner = m.poolAt(index) ?? pool;
     const stop = owner === pool ? PAGES_PER_SECTION : (index & OFFSET_MASK & -PAGEBLOCK_PAGES) + PAGEBLOCK_PAGES;
     const pages = Math.min(end - pfn, stop - (index & OFFSET_MASK));
-    m.poolOf.fill(owner.id, pb, ((index + pages - 1) >>> PAGEBLOCK_ORDER) + 1);
+    m.owners.setZone(pb, ((index + pages - 1) >>> PAGEBLOCK_ORDER) + 1, owner.id);
     owner.present += pages;
     if (owner !== pool) growSpan(owner, pfn, pfn + pages);
     pfn += pages;

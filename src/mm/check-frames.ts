@@ -91,9 +91,10 @@ function freeInSection(pool: Pool, s: number): number {
 function settleIdle(m: Machine, s: number, recount: Recount): boolean {
   if (m.sections.words[s] !== undefined) return false;
   const first = s * PAGEBLOCKS_PER_SECTION;
-  const id = m.poolOf[first];
+  const { owner } = m.owners;
+  const id = owner[first];
   if (id < 0) return false;
-  for (let pb = first + 1; pb < first + PAGEBLOCKS_PER_SECTION; pb++) if (m.poolOf[pb] !== id) return false;
+  for (let pb = first + 1; pb < first + PAGEBLOCKS_PER_SECTION; pb++) if (owner[pb] !== id) return false;
   for (const p of m.pools) if (freeInSection(p, s) !== (p.id === id ? PAGES_PER_SECTION : 0)) return false;
   recount.managed[id] += PAGES_PER_SECTION;
   recount.present[id] += PAGES_PER_SECTION;
@@ -109,7 +110,7 @@ function markLists(
   waiting: readonly Waiting[],
   recount: Recount,
 ): void {
-  const { sections, poolOf } = m;
+  const { sections, owners } = m;
   const first = s * PAGES_PER_SECTION;
   for (const p of m.pools) {
     const start = Math.max(0, first - p.base);
@@ -119,7 +120,7 @@ function markLists(
       for (let k = p.base + i; k < p.base + i + 2 ** order; k++) {
         if (state[k - first] !== 0) v.add('C2', `frame ${sections.pfnOf(k)} is free twice`);
         state[k - first] = FREE;
-        if (poolOf[k >>> PAGEBLOCK_ORDER] !== p.id) {
+        if (owners.at(k) !== p.id) {
           v.add('C2', `frame ${sections.pfnOf(k)} is free in ${p.title}, not its pool`);
         }
       }
@@ -146,16 +147,18 @@ function compareRows(
   vmemmap: ReadonlySet<number>,
   recount: Recount,
 ): void {
-  const { sections, poolOf } = m;
+  const { sections, owners } = m;
   const first = s * PAGES_PER_SECTION;
   for (let i = first; i < first + PAGES_PER_SECTION; ) {
-    const pool = poolOf[i >>> PAGEBLOCK_ORDER];
+    const pool = owners.at(i);
     const kind = sections.metaAt(i) & KIND_MASK;
     const isHead = kind >= KIND_HEAD0 && kind < KIND_TAIL;
     const end = Math.min(i + (isHead ? 1 << (kind - KIND_HEAD0) : 1), first + PAGES_PER_SECTION);
     if (kind === KIND_TAIL) v.add('C2', `frame ${sections.pfnOf(i)} is a tail without a head before it`);
     if (pool >= 0 && kind !== KIND_ABSENT) recount.present[pool] += end - i;
     for (let k = i; k < end; k++) {
+      if (owners.at(k) !== pool)
+        v.add('C2', `frame ${sections.pfnOf(k)} is of another pool than the allocation it is in`);
       const marked = state[k - first] !== 0;
       if (k > i) {
         const tail = sections.metaAt(k) & KIND_MASK;

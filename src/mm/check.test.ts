@@ -80,11 +80,16 @@ const BREAKS: readonly { name: string; rule: string; level: 0 | 1 | 2 | 3; break
   { name: "a section's shift", rule: 'C5', level: 1, break: ({ m }) => void m.sections.shift[1]++ },
   { name: 'a block said to be offline', rule: 'C5', level: 1, break: ({ m }) => void (m.blocks.state[0] = 0) },
   { name: "a block's pool", rule: 'C5', level: 1, break: ({ m }) => void (m.blocks.pool[0] = 1) },
-  { name: "a pageblock's pool", rule: 'C5', level: 1, break: ({ m }) => void (m.poolOf[5] = 2) },
-  { name: "a pageblock's pool: its free frames", rule: 'C2', level: 2, break: ({ m }) => void (m.poolOf[5] = 2) },
-  { name: 'a pageblock without a pool', rule: 'C2', level: 2, break: ({ m }) => void (m.poolOf[5] = -1) },
-  { name: "an idle pageblock's pool", rule: 'C2', level: 2, break: ({ m }) => void (m.poolOf[4 * 64 + 9] = 0) },
-  { name: 'an idle section without a pool', rule: 'C2', level: 2, break: ({ m }) => void m.poolOf.fill(-1, 4 * 64) },
+  { name: "a pageblock's pool", rule: 'C5', level: 1, break: ({ m }) => void (m.owners.owner[5] = 2) },
+  { name: "a pageblock's pool: its free frames", rule: 'C2', level: 2, break: ({ m }) => void (m.owners.owner[5] = 2) },
+  { name: 'a pageblock without a pool', rule: 'C2', level: 2, break: ({ m }) => void (m.owners.owner[5] = -1) },
+  { name: "an idle pageblock's pool", rule: 'C2', level: 2, break: ({ m }) => void (m.owners.owner[4 * 64 + 9] = 0) },
+  {
+    name: 'an idle section without a pool',
+    rule: 'C2',
+    level: 2,
+    break: ({ m }) => void m.owners.owner.fill(-1, 4 * 64),
+  },
   {
     name: 'a lost chunk of an idle section',
     rule: 'C2',
@@ -233,7 +238,7 @@ describe('check', () => {
   it('C2 names the frame and what is wrong with it; a million of one rule are cut to the first', () => {
     const w = world();
     const m = w.m;
-    m.poolOf.fill(-1);
+    m.owners.owner.fill(-1);
     const found = m.check(2).filter((v) => v.rule === 'C2');
     expect(found.length).toBe(20);
     expect(found[0].detail).toMatch(/frame \d+ is free in Node 0, zone DMA32, not its pool/);

@@ -17,11 +17,14 @@
 
 import { checkFrames } from './check-frames.ts';
 import { checkCma } from './cma.ts';
+import { NOBODY } from './frame-owners.ts';
 import { PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION, PAGES_PER_SECTION } from './geometry.ts';
 import { checkHugetlb } from './hugetlb.ts';
 import { type Machine, tagOf } from './machine.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
 import { checkPoison } from './memory-failure.ts';
+import { checkPools } from './pools/check-pools.ts';
+import { hasPoolTable } from './pools/pool-table.ts';
 import { FREE_SLOT, KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, TAG_SHIFT } from './section.ts';
 import { type Violation, Violations } from './violation.ts';
 
@@ -31,12 +34,13 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
   const v = new Violations();
   for (const p of m.pools) {
     const { present, managed, spanned, title } = p;
-    if (managed < 0 || managed > present || present > spanned) {
+    if (managed < 0 || managed > present || (present > spanned && p.kind === 'zone')) {
       v.add('C0', `${title}: managed ${managed}, present ${present}, spanned ${spanned}`);
     }
     if (level >= 1) for (const s of p.alloc.check()) v.add('C1', `${title}: ${s}`);
   }
   if (level >= 1) checkMaps(m, v);
+  if (level >= 1 && hasPoolTable(m)) checkPools(m, v);
   if (level >= 2) checkFrames(m, v);
   if (level >= 3) checkHolders(m, v, tagged);
   if (level >= 3) for (const s of [...checkHugetlb(m), ...checkPoison(m), ...checkCma(m)]) v.add('C6', s);
@@ -44,11 +48,12 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
 }
 
 function checkMaps(m: Machine, v: Violations): void {
-  const { sections, blocks, poolOf } = m;
+  const { sections, blocks } = m;
+  const { owner, zone } = m.owners;
   for (let s = 0; s < sections.length; s++) {
     if (sections.number[s] === FREE_SLOT) {
       for (let pb = s * PAGEBLOCKS_PER_SECTION; pb < (s + 1) * PAGEBLOCKS_PER_SECTION; pb++) {
-        if (poolOf[pb] !== -1) v.add('C5', `S1 slot ${s} is free, its pageblock ${pb} is in pool ${poolOf[pb]}`);
+        if (owner[pb] !== NOBODY) v.add('C5', `S1 slot ${s} is free, its pageblock ${pb} is in pool ${owner[pb]}`);
       }
       continue;
     }
@@ -68,9 +73,12 @@ function checkMaps(m: Machine, v: Violations): void {
       const slot = sections.slotOf(n);
       if (slot < 0) continue;
       for (let pb = slot * PAGEBLOCKS_PER_SECTION; pb < (slot + 1) * PAGEBLOCKS_PER_SECTION; pb++) {
-        const pool = poolOf[pb];
+        const pool = zone[pb];
         const pfn = sections.pfnOf(pb * PAGEBLOCK_PAGES);
-        if (state === BLOCK_OFFLINE && pool !== -1)
+        if ((owner[pb] === NOBODY) !== (pool === NOBODY)) {
+          v.add('C5', `FO2 frame ${pfn} belongs to pool ${owner[pb]}, its zone is ${pool}`);
+        }
+        if (state === BLOCK_OFFLINE && pool !== NOBODY)
           v.add('C5', `block ${id} is offline, its frame ${pfn} is in a pool`);
         if (
           state !== BLOCK_OFFLINE &&
@@ -81,10 +89,13 @@ function checkMaps(m: Machine, v: Violations): void {
           v.add('C5', `M1 block ${id} is in pool ${blocks.pool[row]}, its frame ${pfn} in ${pool}`);
         }
         if (pool < 0) continue;
-        const owner = m.pools[pool];
-        const i = pb * PAGEBLOCK_PAGES - owner.base;
-        if (i < 0 || i >= owner.pages) {
-          v.add('C5', `frame ${pfn} lies outside the hull of its pool, ${owner.title}`);
+        const first = pb * PAGEBLOCK_PAGES;
+        for (const id of m.owners.ownersIn(first, first + PAGEBLOCK_PAGES)) {
+          const pool = m.pools[id];
+          const i = first - (pool?.base ?? 0);
+          if (pool === undefined || i < 0 || i >= pool.pages) {
+            v.add('C5', `frame ${pfn} lies outside the hull of its pool, ${pool?.title ?? id}`);
+          }
         }
       }
     }

@@ -88,7 +88,7 @@ describe('allocContigRange', () => {
     const before = m.digest();
     expect(allocContigRange(m, at(0, 63), at(1, 1), { holder: h })).toMatchObject({ error: { reason: 'multizone' } });
     expect(m.digest()).toBe(before);
-    isolatePageblock(m.pools[m.poolOf[1]] as Pool, 512);
+    isolatePageblock(m.pools[m.owners.owner[1]] as Pool, 512);
     const isolated = m.digest();
     expect(allocContigRange(m, at(0, 0), at(0, 3), { holder: h })).toMatchObject({ error: { reason: 'busy' } });
     expect(m.digest()).toBe(isolated);
@@ -145,7 +145,7 @@ describe('allocContigRange', () => {
       const h = m.addHolder({ class: 'driver', name: 'camera' });
       expect(allocContigRange(m, at(0, 0, 3), at(0, 1, 3), { holder: h, ...(type && { type }) }).ok).toBe(true);
       expect(m.check()).toEqual([]);
-      const { area } = (m.pools[m.poolOf[0]] as Pool).alloc;
+      const { area } = (m.pools[m.owners.owner[0]] as Pool).alloc;
       return [area.typeOf(0), area.typeOf(512), area.typeOf(1024)];
     };
     expect(typesAfter({})).toEqual([0, 2, 1]);
@@ -186,12 +186,12 @@ describe('allocContigRange', () => {
       const { m } = worldFrom('n0 Normal ........');
       if (used) expect(m.alloc(m.addHolder({ class: 'anonymous', name: 'big' }), toOrder(10))).toBe(0);
       const h = m.addHolder({ class: 'balloon', name: 'balloon' });
-      const { managed } = m.pools[m.poolOf[0]] as Pool;
+      const { managed } = m.pools[m.owners.owner[0]] as Pool;
       expect(allocContigRange(m, toPfn(from), toPfn(to), { holder: h }).ok).toBe(true);
-      expect((m.pools[m.poolOf[0]] as Pool).managed).toBe(managed - (to - from));
+      expect((m.pools[m.owners.owner[0]] as Pool).managed).toBe(managed - (to - from));
       expect(m.check()).toEqual([]);
       freeContigRange(m, toPfn(from), toPfn(to));
-      expect((m.pools[m.poolOf[0]] as Pool).alloc.area.orderAt(0)).toBe(10);
+      expect((m.pools[m.owners.owner[0]] as Pool).alloc.area.orderAt(0)).toBe(10);
       expect(m.check()).toEqual([]);
     }
   });
@@ -292,7 +292,7 @@ describe('takeFreeFrames', () => {
       [0, 2048],
     ]) {
       const { m } = worldFrom('n0 Normal U:........|........|........|........');
-      const pool = m.pools[m.poolOf[0]] as Pool;
+      const pool = m.pools[m.owners.owner[0]] as Pool;
       const before = pool.alloc.area.freeIn(0, 2048);
       takeFreeFrames(pool, start, end);
       expect(pool.alloc.area.freeIn(0, 2048)).toBe(before - (end - start));
@@ -312,7 +312,7 @@ describe('takeFreeFrames', () => {
 
   it('AC2 a frame that is not free is a bug', () => {
     const { m } = worldFrom('n0 Normal ..M.....');
-    const pool = m.pools[m.poolOf[0]] as Pool;
+    const pool = m.pools[m.owners.owner[0]] as Pool;
     expect(() => takeFreeFrames(pool, 128, 130)).toThrow(/not free/);
     expect(() => takeFreeFrames(pool, 127, 130)).toThrow(/not free/);
   });

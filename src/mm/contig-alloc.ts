@@ -28,7 +28,14 @@ import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { type HolderId, type NodeId, type Pfn, toPfn } from '#base/units';
 import { takeFreeFrames } from './free-frames.ts';
-import { MIGRATE_CMA, MIGRATE_ISOLATE, MIGRATE_MOVABLE, type MigrateType, PAGEBLOCK_PAGES } from './geometry.ts';
+import {
+  MIGRATE_CMA,
+  MIGRATE_ISOLATE,
+  MIGRATE_MOVABLE,
+  type MigrateType,
+  PAGEBLOCK_ORDER,
+  PAGEBLOCK_PAGES,
+} from './geometry.ts';
 import { migrateWithPools } from './hugetlb.ts';
 import type { Machine } from './machine.ts';
 import { splitAllocation } from './migrate.ts';
@@ -152,7 +159,9 @@ function ask(m: Machine, start: number, end: number, options: ContigOptions): Re
   const pool = m.poolAt(m.sections.indexOf(toPfn(start))) as Pool; // lookAt calls an offline frame a hole
   const work: Work = { ...w, pool };
   for (const { index } of pageblocks(work)) {
-    if (index < 0 || m.poolAt(index) !== pool) return err(refusal('multizone', `${range} lies in more than one zone`));
+    if (index < 0 || !ownsPageblock(m, pool, index)) {
+      return err(refusal('multizone', `${range} lies in more than one zone, or in more than one pool`));
+    }
   }
   return ok(work);
 }
@@ -208,7 +217,9 @@ function isolate(w: Work): Refusal | undefined {
 
 /** Where contents may go: the zones of the node first, then the others', from the highest zone that the source allows. */
 const targetsOf = (w: Work): Int32Array =>
-  w.m.zonelist(w.pool.node, w.pool.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL);
+  w.pool.kind === 'user'
+    ? Int32Array.of(w.pool.id) // what a pool has stays in it
+    : w.m.zonelist(w.pool.node, w.pool.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL);
 
 function migrate(w: Work): Refusal | undefined {
   const { m } = w;
@@ -327,11 +338,15 @@ export function alignLikeLinux(pfn: number, n: number): number {
   return high * 2 ** 32 + ((low & ~mask) >>> 0);
 }
 
+/** Are all frames of the pageblock at `index` the pool's? */
+const ownsPageblock = (m: Machine, pool: Pool, index: number): boolean =>
+  m.owners.owner[index >>> PAGEBLOCK_ORDER] === pool.id;
+
 /** A candidate without a page that is known to be in the way: all online, of this zone, nothing reserved, no huge page. */
 function isCandidate(m: Machine, pool: Pool, start: number, end: number): boolean {
   for (let pfn = start - (start % PAGEBLOCK_PAGES); pfn < end; pfn += PAGEBLOCK_PAGES) {
     const index = m.sections.indexOf(toPfn(pfn));
-    if (index < 0 || m.poolAt(index) !== pool) return false;
+    if (index < 0 || !ownsPageblock(m, pool, index)) return false;
   }
   for (const run of runsOf(m, start, end)) {
     for (let i = run.start; i < run.end; ) {

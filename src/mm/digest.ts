@@ -3,7 +3,7 @@
 // Two machines have one digest when their tables say the same, whatever columns they happen to have allocated: columns of
 // zeros count as none. FNV and murmur steps, 64 bits in two halves: for tests and for stale plans, not for security.
 
-import { PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION, PAGES_PER_SECTION } from './geometry.ts';
+import { PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION, PAGES_PER_SECTION } from './geometry.ts';
 import type { Machine } from './machine.ts';
 
 /** See Machine.digest. Cost O(frames in use + pageblocks). */
@@ -36,7 +36,7 @@ export function digestOf(m: Machine): string {
     eat(p.watermarks.min);
     // By index, and only its own pageblocks: a hull that is wider than need be says nothing.
     for (let i = 0; i < p.pages; i += PAGEBLOCK_PAGES) {
-      const own = m.poolOf[(p.base + i) >>> PAGEBLOCK_ORDER] === p.id;
+      const own = m.owners.at(p.base + i) === p.id;
       if (own) eat(p.alloc.area.typeOf(i));
     }
     p.alloc.area.forEachFree(0, p.pages, (i, order, mt) => {
@@ -50,7 +50,7 @@ export function digestOf(m: Machine): string {
       eat(p.base + i);
     });
   }
-  for (let k = 0; k < sections.length * PAGEBLOCKS_PER_SECTION; k++) eat(m.poolOf[k] as number);
+  for (let k = 0; k < sections.length * PAGEBLOCKS_PER_SECTION; k++) eat(m.owners.owner[k] as number);
   for (let r = 0; r < m.blocks.length; r++) {
     eat(m.blocks.id[r] as number);
     eat(m.blocks.state[r] as number);

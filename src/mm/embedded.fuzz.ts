@@ -106,4 +106,41 @@ describe('embedded against the naive model', () => {
       for (const why of ['exhausted', 'reserve', 'fragmented']) expect(refused.get(why), why).toBeGreaterThan(50);
     });
   }
+
+  it('EB9 of random frees only those of what was given pass', () => {
+    let passed = 0;
+    let thrown = 0;
+    for (let w = 0; w < WORLDS; w++) {
+      const rng = new Prng(SEED + 500 + w);
+      const start = rng.below(1200);
+      const end = start + 1 + rng.below(3000);
+      const a = bootEmbedded({ startPfn: toPfn(start), endPfn: toPfn(end), code: 'shared' });
+      const held = new Map<number, Order>();
+      for (let step = 0; step < STEPS; step++) {
+        const said = `seed=${SEED} world ${w} step ${step}`;
+        const order = toOrder(rng.below(rng.pick([2, 4, 11])));
+        if (rng.chance(0.3)) {
+          const pfn = a.alloc(order);
+          if (pfn >= 0) held.set(pfn, order);
+          continue;
+        }
+        // Half of them near something that was given; some outside.
+        const near = [...held.keys()];
+        const pfn = near.length > 0 && rng.chance(0.5) ? rng.pick(near) : start - 2 + rng.below(end - start + 4);
+        const free = (): void => a.free(toPfn(pfn), order);
+        if (held.get(pfn) === order) {
+          free();
+          held.delete(pfn);
+          passed++;
+        } else {
+          expect(free, said).toThrow();
+          thrown++;
+        }
+        const given = [...held.values()].reduce((n: number, o) => n + 2 ** o, 0);
+        expect(a.nrFree(), said).toBe(end - start - given);
+      }
+      expect(a.check(), `seed=${SEED} world ${w}`).toEqual([]);
+    }
+    expect([passed > 1000, thrown > 1000], `seed=${SEED}, ${passed} passed, ${thrown} threw`).toEqual([true, true]);
+  });
 });

@@ -140,15 +140,25 @@ describe('one engine, two builds', () => {
     ] as const) {
       expect(() => a.free(toPfn(pfn), o as never), `${pfn} ${o}`).toThrow('no such frames');
     }
-    a.free(toPfn(p), order(3));
     for (const [pfn, o] of [
-      [p, 3],
       [p, 0],
-      [p + 5, 0],
-      [p, 1],
+      [p, 2],
+      [p + 4, 2],
+      [p + 1, 0],
+      [p + 8, 3],
+      [p - (p % 1024) + 512, 9],
     ] as const) {
-      expect(() => a.free(toPfn(pfn), order(o)), `${pfn} ${o}`).toThrow();
+      expect(() => a.free(toPfn(pfn), order(o)), `${pfn} ${o}`).toThrow('not what alloc gave');
     }
+    a.free(toPfn(p), order(3));
+    expect(() => a.free(toPfn(p), order(3))).toThrow('not what alloc gave');
+    const b = boot(1024, 2048);
+    const chunk = toPfn(b.alloc(order(10)));
+    for (const o of [0, 9]) expect(() => b.free(chunk, order(o))).toThrow('not what alloc gave');
+    expect(() => b.free(toPfn(chunk + 512), order(9))).toThrow('not what alloc gave');
+    expect(b.check()).toEqual([]);
+    b.free(chunk, order(10));
+    expect([b.nrFree(), b.check()]).toEqual([2048, []]);
     expect(a.nrFree()).toBe(1000);
     expect(a.check()).toEqual([]);
   });

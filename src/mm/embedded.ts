@@ -14,10 +14,12 @@
 // other. Imported alone it is a program of its own size; bench/embedded.mjs weighs it.
 //
 //   tables   the free area's (free-area-address.ts), over the whole chunks around [startPfn, endPfn)
+//   given    32 words a pageblock, 2 bits a frame, if frees are checked: a heap of bits as in the free area's records, one
+//            for each chunk that was given away: bit 1024 - (1024 >> order) + (x >> order), x = frame & 511
 //   frame    base                startPfn                          endPfn                 base + area.pages
 //            │ never free        │ free or given away              │ never free           │
 //
-// Invariants: those of frame-allocator.ts; no frame outside of [startPfn, endPfn) is ever free, so that buddies
+// Invariants: those of frame-allocator.ts; chunks of `given` and free chunks tile [startPfn, endPfn); no frame outside of [startPfn, endPfn) is ever free, so that buddies
 // never merge across the borders. Work per request is bounded: at most MAX_ORDER splits or merges.
 //
 // After Snook 2007, problem 8: "we can eliminate the overhead of the scale-up code at compile time or dynamically at
@@ -30,14 +32,25 @@ import type { AllocRefusal, FrameAllocator, FrameAllocatorSpec } from './frame-a
 import { refusalFor } from './frame-allocator.ts';
 import type { FreeArea } from './free-area.ts';
 import { createAddressArea } from './free-area-address.ts';
-import { CHUNK_PAGES, MAX_ORDER, MAX_PFN, MIGRATE_MOVABLE, NR_MIGRATE_TYPES, NR_ORDERS } from './geometry.ts';
+import {
+  CHUNK_PAGES,
+  MAX_ORDER,
+  MAX_PFN,
+  MIGRATE_MOVABLE,
+  NR_MIGRATE_TYPES,
+  NR_ORDERS,
+  PAGEBLOCK_PAGES,
+} from './geometry.ts';
 
 export type { AllocRefusal, FrameAllocator, FrameAllocatorSpec } from './frame-allocator.ts';
 
+/** Of `given`, a pageblock. */
+const GIVEN_BYTES = 128;
+
 export type EmbeddedSpec = FrameAllocatorSpec & {
   /**
-   * 'checked' (default): a free of frames that are free already throws. 'trusted': it does so only when it meets a
-   * chunk of the same order; check() sees the others afterwards. bench/README.md says what the difference costs.
+   * 'checked' (default): a free of anything but what alloc gave, with its order, throws; a quarter of a byte a frame.
+   * 'trusted': it throws when it happens to meet a free chunk of the same order. bench/README.md has what that saves.
    */
   readonly frees?: 'checked' | 'trusted';
 };
@@ -68,7 +81,8 @@ export function bootEmbedded(spec: EmbeddedSpec): EmbeddedAllocator {
   const area = createAddressArea(pages, 'address', code);
   const range = { base, start: startPfn - base, end: endPfn - base };
   fill(area, range.start, range.end);
-  const core = specialise(embeddedCore, code)(area, { ...range, minFree, checked: spec.frees !== 'trusted' }, assert);
+  const given = new Int32Array(new ArrayBuffer(spec.frees === 'trusted' ? 0 : (pages / PAGEBLOCK_PAGES) * GIVEN_BYTES));
+  const core = specialise(embeddedCore, code)(area, { ...range, minFree, given }, assert);
   const { nrFree } = core;
 
   const countByOrder = (): Int32Array => {
@@ -90,16 +104,17 @@ export function bootEmbedded(spec: EmbeddedSpec): EmbeddedAllocator {
     freeByOrder: countByOrder,
     refusalOf: (order, caller = 'ordinary'): AllocRefusal | undefined =>
       refusalFor(order, nrFree(), caller === 'urgent' ? 0 : minFree, area.orders(MIGRATE_MOVABLE)),
-    bytes: area.bytes,
+    bytes: () => area.bytes() + given.byteLength,
     check() {
       const wrong = area.check();
       const listed = countByOrder().reduce((n, chunks, order) => n + chunks * 2 ** order, 0);
       if (listed !== nrFree()) wrong.push(`EB3 the counter says ${nrFree()} frames are free, the lists hold ${listed}`);
       const inside = area.freeIn(range.start, range.end);
       if (inside !== listed) wrong.push(`EB4 ${listed - inside} free frames lie outside of the RAM`);
-      for (let b = 0; b < pages; b += CHUNK_PAGES / 2) {
+      for (let b = 0; b < pages; b += PAGEBLOCK_PAGES) {
         if (area.typeOf(b) !== MIGRATE_MOVABLE) wrong.push(`EB5 the pageblock at ${toPfn(base + b)} has another type`);
       }
+      if (given.length > 0) checkGiven(area, given, range, wrong);
       return wrong;
     },
   };
@@ -127,6 +142,32 @@ function fill(area: FreeArea, start: number, end: number): void {
   }
 }
 
+/** Chunks that were given away and free ones tile the RAM: whoever is found twice, or not at all, goes into `wrong`. */
+function checkGiven(
+  area: FreeArea,
+  given: Int32Array,
+  range: { readonly start: number; readonly end: number },
+  wrong: string[],
+): void {
+  const owners = new Uint8Array(area.pages); // by frame: chunks, given or free, that it lies in
+  const mark = (i: number, order: number): void => {
+    for (let k = i; k < i + 2 ** order; k++) owners[k] = (owners[k] as number) + 1;
+  };
+  area.forEachFree(0, area.pages, mark);
+  for (let i = 0; i < area.pages; i++) {
+    for (let order = 0; order <= MAX_ORDER && i % 2 ** order === 0; order++) {
+      const bit = 1024 - (1024 >> order) + ((i & 511) >> order);
+      if (((given[((i >>> 9) << 5) + (bit >> 5)] as number) & (1 << bit)) !== 0) {
+        mark(i, order);
+      }
+    }
+  }
+  owners.forEach((n, i) => {
+    const expected = i >= range.start && i < range.end ? 1 : 0;
+    if (n !== expected) wrong.push(`EB3 the frame ${i - range.start} of the RAM lies in ${n} chunks, given or free`);
+  });
+}
+
 type Core = {
   alloc(order: number): number;
   allocUrgent(order: number): number;
@@ -135,8 +176,9 @@ type Core = {
 };
 
 /**
- * The hot part: a factory by the contract of base/specialise.ts. The literal 1 is MIGRATE_MOVABLE, the type in which
- * frames come online: with one type its name does not matter, and Linux, which uses Unmovable there, means the same.
+ * The hot part: a factory by the contract of base/specialise.ts. Literals stand for geometry: block = frame >>> 9,
+ * 1 is MIGRATE_MOVABLE, the type in which frames come online. With one type its name does not matter, and Linux, which
+ * uses Unmovable there, means the same.
  */
 function embeddedCore(
   area: FreeArea,
@@ -145,21 +187,24 @@ function embeddedCore(
     readonly start: number;
     readonly end: number;
     readonly minFree: number;
-    readonly checked: boolean;
+    readonly given: Int32Array;
   },
   check: typeof assert,
 ): Core {
-  const { base, start, end, minFree, checked } = parts;
+  const { base, start, end, minFree, given } = parts;
+  const checked = given.length > 0;
   const areaAlloc = area.alloc;
   const areaFree = area.free;
-  const headOf = area.headOf;
-  const freeIn = area.freeIn;
   let free = end - start;
 
   function allocUrgent(order: number): number {
     const i = areaAlloc(order, 1);
     if (i < 0) return -1;
     free -= 1 << order;
+    if (checked) {
+      const x = 1024 - (1024 >> order) + ((i & 511) >> order);
+      given[((i >>> 9) << 5) + (x >> 5)] |= 1 << x;
+    }
     return base + i;
   }
 
@@ -174,8 +219,12 @@ function embeddedCore(
     if (order > 10 || i < start || i + size > end || (i & (size - 1)) !== 0) {
       check(false, 'free: no such frames', { pfn, order });
     }
-    if (checked && (order === 0 ? headOf(i) >= 0 : freeIn(i, i + size) > 0)) {
-      check(false, 'free: frames are free already', { pfn, order });
+    if (checked) {
+      const x = 1024 - (1024 >> order) + ((i & 511) >> order);
+      const k = ((i >>> 9) << 5) + (x >> 5);
+      const v = given[k];
+      if ((v & (1 << x)) === 0) check(false, 'free: not what alloc gave', { pfn, order });
+      given[k] = v ^ (1 << x);
     }
     areaFree(i, order);
     free += size;

@@ -11,7 +11,30 @@ export type MachineEvent =
   | { readonly seq: number; readonly type: 'add'; readonly start: Pfn; readonly end: Pfn; readonly node: NodeId }
   | { readonly seq: number; readonly type: 'remove'; readonly start: Pfn; readonly end: Pfn; readonly node: NodeId }
   | { readonly seq: number; readonly type: 'node-online'; readonly node: NodeId }
-  | { readonly seq: number; readonly type: 'node-offline'; readonly node: NodeId };
+  | { readonly seq: number; readonly type: 'node-offline'; readonly node: NodeId }
+  | {
+      readonly seq: number;
+      readonly type: 'pool';
+      readonly verb: PoolVerb;
+      /** The pool's name; of what moves between pools, the one that gives. */
+      readonly pool: string;
+      readonly to?: string;
+      readonly pages?: number;
+    };
+
+/** What changes pools (src/mm/pools/). */
+export type PoolVerb =
+  | 'create'
+  | 'destroy'
+  | 'resize'
+  | 'move'
+  | 'setattr'
+  | 'fallback'
+  | 'borrow'
+  | 'return'
+  | 'reclaim'
+  | 'revoke'
+  | 'rebase';
 
 /** A line of the kernel's log. `debug`: Linux prints it only with dynamic debug. */
 export type LogLine = { readonly level: 'info' | 'warn' | 'debug'; readonly text: string };

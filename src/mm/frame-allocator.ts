@@ -49,8 +49,8 @@ export interface FrameAllocator {
   /** The same for a caller that may not fail: it may have the last frame. */
   allocUrgent(order: Order): Pfn | -1;
   /**
-   * Returns what alloc gave: its first frame and its order. Frames outside, and a first frame that is not aligned to
-   * its order, throw. What else is noticed is the build's own: see there.
+   * Returns what alloc gave: its first frame and its order. Anything else is a bug and throws (an embedded build that
+   * trusts its callers notices less).
    */
   free(pfn: Pfn, order: Order): void;
 

@@ -129,7 +129,7 @@ function play(r: Replay, line: readonly string[], settings: Machine['hotplug']['
       const pool = poolOf(m, a, b) as Pool;
       const counts: Record<string, number> = {};
       for (let i = 0; i < pool.pages; i += PAGEBLOCK_PAGES) {
-        if (m.poolOf[(pool.base + i) >>> PAGEBLOCK_ORDER] !== pool.id) continue;
+        if (m.owners.owner[(pool.base + i) >>> PAGEBLOCK_ORDER] !== pool.id) continue;
         const type = TYPE_NAMES[pool.alloc.area.typeOf(i)];
         counts[type] = (counts[type] ?? 0) + 1;
       }

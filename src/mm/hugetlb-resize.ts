@@ -41,7 +41,7 @@ function* inTurn(nodes: readonly NodeId[], turn: number): Generator<{ node: Node
 }
 
 const withMemory = (m: Machine): NodeId[] =>
-  m.nodes.filter((node) => m.pools.some((p) => p.node === node && p.managed > 0));
+  m.nodes.filter((node) => m.zones.some((p) => p.node === node && p.managed > 0));
 
 /** A fresh page of one node. @returns its first slot, or -1. */
 function freshPage(m: Machine, h: Hstate, node: NodeId): number {

@@ -324,7 +324,7 @@ describe('pages that lie elsewhere than they began', () => {
   it('HU10 a free page that counts as surplus leaves the surplus, too, when it is dissolved', () => {
     const { m } = worldFrom(FREE);
     setNrHugepages(m, HUGE_2M, 1);
-    const pool = m.pools[m.poolOf[0]] as Pool;
+    const pool = m.pools[m.owners.owner[0]] as Pool;
     const type = isolatePageblock(pool, 0); // it cannot be given back now: it becomes surplus
     expect(setNrHugepages(m, HUGE_2M, 0)).toBe(1);
     expect(line(m)).toEqual([1, 1, 0, 1]);

@@ -153,7 +153,7 @@ const headOf = (m: Machine, slot: number): number => m.holders.frameAt(slot);
 
 /** Node of a page, where it lies now. */
 function nodeOf(m: Machine, slot: number): NodeId {
-  return (m.poolAt(headOf(m, slot)) as Pool).node; // a page of the pool is online
+  return (m.zoneAt(headOf(m, slot)) as Pool).node; // a page of the pool is online
 }
 
 /** The five numbers of a size, of one node or of all. `reserved` and `overcommit` are kept for the whole only. Cost O(pages). */
@@ -251,7 +251,7 @@ export function freePoolPage(m: Machine, h: Hstate, slot: number): void {
 export function firstFree(m: Machine, h: Hstate, node: NodeId): number {
   for (let k = h.free.length - 1; k >= 0; k--) {
     const pool = m.poolAt(headOf(m, h.free[k])) as Pool; // a page of the pool is online
-    if (pool.node !== node) continue;
+    if ((m.zoneAt(headOf(m, h.free[k])) as Pool).node !== node) continue;
     if (pool.alloc.area.typeOf(headOf(m, h.free[k]) - pool.base) === MIGRATE_ISOLATE) continue;
     return h.free[k];
   }

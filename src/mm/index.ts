@@ -25,7 +25,7 @@ export { QemuBalloon, VirtioBalloon } from './drivers/balloon.ts';
 export { type HotAddResponse, HvHotAdd } from './drivers/hv-balloon.ts';
 export { VirtioMem, type VirtioMemActivity, type VirtioMemOptions } from './drivers/virtio-mem.ts';
 export { QemuVirtioMem, type VirtioMemPort, type VirtioMemReply } from './drivers/virtio-mem-device.ts';
-export type { LogLine, MachineEvent } from './events.ts';
+export type { LogLine, MachineEvent, PoolVerb } from './events.ts';
 export { chunkCounts, extfragForOrder, fragmentationIndex, unusableFreeIndex } from './extfrag.ts';
 export type { FreeArea, Placement } from './free-area.ts';
 export * from './geometry.ts';
@@ -59,6 +59,28 @@ export {
   type ZoneName,
 } from './page-class.ts';
 export type { Pool } from './pool.ts';
+export {
+  type FallbackEdge,
+  type Lease,
+  PERMS,
+  type Perm,
+  POOL_CLASSES,
+  type PoolAttrs,
+  type PoolClass,
+  type Principal,
+  ROOT,
+} from './pools/pool-table.ts';
+export {
+  type As,
+  type AttrChange,
+  type Grants,
+  type MoveOptions,
+  type MoveWhat,
+  type PoolSpec,
+  type PoolStat,
+  Pools,
+  pools,
+} from './pools/pools.ts';
 export { type Blocker, type BlockerCause, ERRNO, type ErrnoName, type Refusal, type RefusalReason } from './refusal.ts';
 export type { Resource, ResourceSpec } from './resource.ts';
 export { readTunable, type Tunable, writeTunable } from './vm-tunables.ts';

@@ -4,8 +4,9 @@
 //                                                                                                    │
 //            holders: whose is it, at which index  <──slot──  sections: head, tails, tag  <──────────┘
 //
-//   poolOf    Int16 per pageblock of the dense index: id of the pool that owns its frames; -1 = offline or no RAM.
-//             A pageblock that a zone border cuts belongs to the zone of its first frame (Linux's borders are aligned).
+//   owners    which pool each frame belongs to, and which zone labels it (frame-owners.ts)
+//   pools     all pools that hold frames, by id: zones, and user pools that were carved out of them (pools/)
+//   zones     the zones among them: what Linux has names for
 //
 // What lives elsewhere: boot.ts (how it comes to be), page-isolation.ts (may these frames go?), migrate.ts (moving them),
 // memory-hotplug.ts (offline and online of a block, in steps), check.ts (the invariants). Cost of a fork: O(pageblocks
@@ -15,13 +16,15 @@ import { assert } from '#base/assert';
 import type { Result } from '#base/result';
 import { type BlockId, type HolderId, type NodeId, type Order, type Pfn, toBlockId, toOrder, toPfn } from '#base/units';
 import { type AllocOptions, takeFor } from './alloc-path.ts';
-import { addPools, bootFrames, bootPools, layOut, poolConfig, systemRam } from './boot.ts';
+import { addPools, bootFrames, bootPools, layOut, poolLike, systemRam } from './boot.ts';
 import { bootHugepages } from './boot-hugepages.ts';
 import { type BootParams, bootParamsOf, hotplugSettingsOf } from './boot-params.ts';
 import { checkMachine, type Violation } from './check.ts';
 import { declareCma } from './cma.ts';
 import { digestOf } from './digest.ts';
 import type { LogLine, MachineEvent } from './events.ts';
+import { FrameOwners } from './frame-owners.ts';
+import type { FrameWatch } from './frame-watch.ts';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION } from './geometry.ts';
 import { type HolderSpec, Holders, REQUEST_UNMANAGED } from './holder.ts';
 import { Hotplug } from './hotplug.ts';
@@ -35,7 +38,8 @@ import { type OnlineReport, onlineBlock } from './memory-online.ts';
 import { type RemoveReport, removeMemory } from './memory-remove.ts';
 import { CLASS_TRAITS, type PageClass, type ZoneIndex, type ZoneName } from './page-class.ts';
 import { blockersIn } from './page-isolation.ts';
-import { Pool } from './pool.ts';
+import type { Pool } from './pool.ts';
+import type { PoolRequest } from './pools/request.ts';
 import type { Blocker, Refusal } from './refusal.ts';
 import { Resources } from './resource.ts';
 import {
@@ -53,7 +57,6 @@ import { setupWatermarks, type VmTunables, vmTunables } from './vm-tunables.ts';
 import { type OnlineType, validZones } from './zone-choice.ts';
 import { buildZonelists } from './zonelist.ts';
 
-const NO_POOL = -1;
 /** Nodes that memory may come to where the spec does not say: CONFIG_NODES_SHIFT of small machines. */
 const POSSIBLE_NODES = 64;
 
@@ -110,10 +113,16 @@ export class Machine {
   readonly blockPages: number;
   readonly sections: Sections;
   readonly holders = new Holders();
+  /** By id. User pools that were destroyed stay, empty, until their id is taken again. */
   readonly pools: Pool[] = [];
+  /** Those of kind `zone`. */
+  readonly zones: Pool[] = [];
   readonly blocks: MemoryBlocks;
-  /** See the drawing above. */
-  poolOf: Int16Array;
+  readonly owners: FrameOwners;
+  /** What requests that name a pool may use; rows are named by holders and by Pools (pools/request.ts). */
+  requests: readonly PoolRequest[] = [];
+  /** Told of every change of a frame; one at most. Not copied to forks. */
+  frameWatch: FrameWatch | undefined;
   /** Counters by Linux's name, where it has one. */
   readonly vmstat = {
     pgmigrate_success: 0,
@@ -163,7 +172,7 @@ export class Machine {
     this.blockPages = blockPages;
     this.sections = sections;
     this.blocks = blocks;
-    this.poolOf = new Int16Array(sections.length * PAGEBLOCKS_PER_SECTION).fill(NO_POOL);
+    this.owners = new FrameOwners(sections.length * PAGEBLOCKS_PER_SECTION);
     this.#nodes = nodes;
     this.#bootNodes = nodes;
     this.vm = vmTunables(spec);
@@ -239,11 +248,13 @@ export class Machine {
   occupy(holder: number, index: number, order: number): void {
     const slot = this.holders.attach(holder, index, 1 << order);
     this.sections.occupy(index, order, slot, this.#tagged ? tagOf(slot) << TAG_SHIFT : 0);
+    if (this.frameWatch !== undefined) this.frameWatch.occupied(index, order, holder);
   }
 
   /** An allocation becomes 2^order allocations of one frame, in place, with its contents. Used by migrate.ts only. */
   divide(head: number, order: number): void {
     const holder = this.holders.detach(this.sections.ownerAt(head), 1 << order);
+    this.frameWatch?.vacated(head, order, holder);
     for (let i = head; i < head + (1 << order); i++) this.occupy(holder, i, 0);
   }
 
@@ -272,6 +283,7 @@ export class Machine {
     const holder = this.holders.detach(slot, 1 << order);
     // Linux: free_reserved_page(), adjust_managed_page_count().
     if (((this.holders.request[holder] as number) & REQUEST_UNMANAGED) !== 0) owner.managed += 1 << order;
+    if (this.frameWatch !== undefined) this.frameWatch.vacated(index, order, holder);
     owner.alloc.free(index - owner.base, order);
   }
 
@@ -318,6 +330,7 @@ export class Machine {
     const a = index < 0 ? undefined : this.sections.allocationAt(index);
     assert(a !== undefined, 'pin of a frame that is not allocated', { pfn });
     this.sections.setMeta(a.head, (this.sections.metaAt(a.head) & ~META_PINNED) | bit);
+    this.frameWatch?.pinned(a.head);
   }
 
   /** With contents 'bytes': writes into a used frame. */
@@ -360,18 +373,25 @@ export class Machine {
     // Switch: from here on the holder finds its page at the new place.
     this.holders.move(slot, to);
     this.#unmark(from, order);
+    this.frameWatch?.moved(from, to, order, this.holders.holderOf(slot));
   }
 
   // -------------------------------------------------------------------------------------------------- questions
 
   /** The pool that owns a frame of the dense index; undefined where it is offline. */
   poolAt(index: number): Pool | undefined {
-    const id = this.poolOf[index >>> PAGEBLOCK_ORDER] as number;
-    return id === NO_POOL ? undefined : this.pools[id];
+    const id = this.owners.owner[index >>> PAGEBLOCK_ORDER] as number;
+    return id >= 0 ? this.pools[id] : this.pools[this.owners.at(index)];
   }
 
+  /** The zone that labels a frame of the dense index; undefined where it is offline. */
+  zoneAt(index: number): Pool | undefined {
+    return this.pools[this.owners.zoneAt(index)];
+  }
+
+  /** The zone of a node. */
   poolNamed(node: NodeId, name: ZoneName): Pool | undefined {
-    return this.pools.find((p) => p.node === node && p.name === name);
+    return this.zones.find((p) => p.node === node && p.name === name);
   }
 
   frame(pfn: Pfn): FrameInfo {
@@ -434,7 +454,7 @@ export class Machine {
       state: this.blocks.stateAt(row),
       startPfn: toPfn(start),
       endPfn: toPfn(start + this.blockPages),
-      pool: pool === NO_POOL ? undefined : this.pools[pool],
+      pool: this.pools[pool],
       node: this.blocks.node[row] as NodeId,
       absent: this.blocks.absent[row] as number,
     };
@@ -499,7 +519,7 @@ export class Machine {
 
   /** @internal A node goes when it spans no frames, has no block, not even an offline one, and no CPU. */
   tryOfflineNode(node: NodeId): boolean {
-    const spans = this.pools.some((p) => p.node === node && p.spanned > 0);
+    const spans = this.zones.some((p) => p.node === node && p.spanned > 0);
     const cpus = this.spec.nodeCpus?.get(node) ?? (node === this.#nodes[0] ? 1 : 0);
     if (spans || cpus > 0 || this.blocks.node.includes(node) || this.#nodes.length === 1) return false;
     this.#nodes = this.#nodes.filter((n) => n !== node);
@@ -524,29 +544,26 @@ export class Machine {
     const { nodeCpus } = this.spec;
     const distance = this.#nodes.map((a) => this.#nodes.map((b) => this.distance(a, b)));
     const hasCpus = (node: NodeId): boolean => nodeCpus?.get(node) !== 0;
-    this.zonelists = buildZonelists({ nodes: this.#nodes, distance, hasCpus }, this.pools);
+    this.zonelists = buildZonelists({ nodes: this.#nodes, distance, hasCpus }, this.zones);
   }
 
   /** @internal After sections came or went: the owner table covers them all, new ones owned by nobody. */
   growTables(): void {
-    const want = this.sections.length * PAGEBLOCKS_PER_SECTION;
-    if (this.poolOf.length >= want) return;
-    const grown = new Int16Array(Math.max(want, 2 * this.poolOf.length)).fill(NO_POOL);
-    grown.set(this.poolOf);
-    this.poolOf = grown;
+    this.owners.grow(this.sections.length * PAGEBLOCKS_PER_SECTION);
   }
 
   /** @internal An allocation in an offline block is forgotten: its holder loses it, nobody gets it. */
   forget(index: number): void {
     assert(this.poolAt(index) === undefined, 'forget of a frame that is online', { pfn: this.sections.pfnOf(index) });
     const order = (this.sections.metaAt(index) & KIND_MASK) - KIND_HEAD0;
-    this.holders.detach(this.sections.ownerAt(index), 1 << order);
+    const holder = this.holders.detach(this.sections.ownerAt(index), 1 << order);
     this.#unmark(index, order);
+    this.frameWatch?.vacated(index, order, holder);
   }
 
   /** The pool of a zone on a node; made if there is none yet. */
   poolOfZone(node: number, zone: ZoneIndex): Pool {
-    const found = this.pools.find((p) => p.node === node && p.zone === zone);
+    const found = this.zones.find((p) => p.node === node && p.zone === zone);
     assert(found !== undefined, 'no such pool', { node, zone });
     return found;
   }
@@ -591,12 +608,16 @@ export class Machine {
     assert(this.#boot === other.#boot, 'not of one boot');
     this.sections.share(other.sections);
     this.holders.share(other.holders);
-    const config = poolConfig(this);
-    for (const p of other.pools.slice(this.pools.length)) {
-      this.pools.push(new Pool(p.id, { node: p.node, zone: p.zone }, { base: p.base, pages: p.pages }, config));
-    }
     this.pools.length = other.pools.length;
-    for (const p of other.pools) (this.pools[p.id] as Pool).copyFrom(p);
+    for (const p of other.pools) {
+      const mine = this.pools[p.id];
+      const same = mine !== undefined && mine.kind === p.kind && mine.name === p.name && mine.node === p.node;
+      const pool = same ? mine : poolLike(this, p);
+      pool.copyFrom(p);
+      this.pools[p.id] = pool;
+    }
+    this.zones.length = 0;
+    this.zones.push(...this.pools.filter((p) => p.kind === 'zone'));
     this.#nodes = other.#nodes;
     this.#bootNodes = other.#bootNodes;
     Object.assign(this.vm, other.vm);
@@ -604,7 +625,8 @@ export class Machine {
     copyMachineStates(other, this);
     this.blocks.copyFrom(other.blocks);
     this.hotplug.copyFrom(other.hotplug);
-    this.poolOf = other.poolOf.slice();
+    this.owners.copyFrom(other.owners);
+    this.requests = other.requests;
     Object.assign(this.vmstat, other.vmstat);
     this.seq = other.seq;
     this.lastRefusal = other.lastRefusal;
@@ -639,7 +661,7 @@ export class Machine {
     return (
       this.sections.bytes() +
       this.holders.bytes() +
-      this.poolOf.byteLength +
+      this.owners.bytes() +
       this.pools.reduce((n, p) => n + p.alloc.bytes(), 0)
     );
   }

@@ -126,7 +126,7 @@ describe('soft offline', () => {
   it('MF5 a free frame leaves alone, also from a per-CPU list; its chunk is split around it; managed stays', () => {
     const { m, holder } = worldFrom('n0 Normal ........');
     m.free(toPfn(m.alloc(holder('M'), toOrder(0)))); // frame 0 and its neighbours are on a per-CPU list
-    const pool = m.pools[m.poolOf[0]] as Pool;
+    const pool = m.pools[m.owners.owner[0]] as Pool;
     const { managed } = pool;
     for (const pfn of [0, 1500, 1023])
       expect(soft(m, toPfn(pfn))).toEqual({
@@ -482,7 +482,7 @@ describe('blocks and the way back', () => {
       result: { ok: true, value: at(0, 1) },
     });
     expect([pictureOf(m), hardwareCorrupted(m)]).toEqual([drawn(before), 0]);
-    expect((m.pools[m.poolOf[0]] as Pool).alloc.area.orderAt(512)).toBe(9);
+    expect((m.pools[m.owners.owner[0]] as Pool).alloc.area.orderAt(512)).toBe(9);
     expect([errno(unpoison(m, at(0, 1))), unpoison(m, at(0, 1)).log]).toEqual([
       'EBUSY',
       ['Unpoison: 0x200: page was already unpoisoned'],

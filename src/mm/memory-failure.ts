@@ -335,7 +335,7 @@ function softUsed(w: Work, use: Extract<Use, { use: 'page' }>): Result<FailureRe
     log.push(`Soft offline: ${hexPfn(pfn)}: invalidated`);
     return ok(report(pfn, 'taken', { lost: takeUsed(m, pfn) }));
   }
-  const pool = m.poolAt(head) as Pool; // the frame is online
+  const pool = m.zoneAt(head) as Pool; // the frame is online
   const targets = m.zonelist(pool.node, pool.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL);
   const before = m.vmstat.pgmigrate_success;
   // A fresh page of 1 GiB is never made to move one (Linux: alloc_migrate_hugetlb_folio() has none, ENOMEM).
@@ -368,7 +368,7 @@ function action(
   if (cls !== 'already poisoned page') {
     mark(m, pfn);
     // A frame without RAM, in an online block, may lie in no pool.
-    const node = m.poolAt(m.sections.indexOf(pfn))?.node ?? m.block(blockOf(m, pfn))?.node ?? m.nodes[0];
+    const node = m.zoneAt(m.sections.indexOf(pfn))?.node ?? m.block(blockOf(m, pfn))?.node ?? m.nodes[0];
     const counts = memoryFailureCounts(m, node);
     counts.total++;
     counts[result.toLowerCase() as 'ignored' | 'failed' | 'delayed' | 'recovered']++;

@@ -24,6 +24,7 @@
 import { assert, unreachable } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, toPfn } from '#base/units';
+import { NOBODY } from './frame-owners.ts';
 import { MIGRATE_MOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import { dissolveFreeHugePages, isFreeHugePage, migrateWithPools } from './hugetlb.ts';
 import type { Machine } from './machine.ts';
@@ -33,6 +34,7 @@ import { offlineTargets } from './migrate.ts';
 import { CLASS_TRAITS } from './page-class.ts';
 import { allocationsIn, BlockerList, blockerOf, isolatePageblock, unisolatePageblock } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
+import { vacateBlock } from './pools/vacate-block.ts';
 import { type Blocker, type BlockerCause, type ErrnoName, framesIn, type Refusal, refusal } from './refusal.ts';
 import { shrinkSpan } from './zone-span.ts';
 
@@ -273,6 +275,9 @@ export class OfflineWork {
     this.#ladder.push(() => {
       if (this.#notified) for (const n of m.notifiers) n.cancelOffline?.(this.block);
     });
+    const kept = vacateBlock(m, { start: this.#start, end: this.#end });
+    if (!kept.ok) return this.#refuse({ ...kept.error, message: `block ${this.block}: ${kept.error.message}` });
+    if (kept.value !== undefined) this.#ladder.push(kept.value);
     this.#cursor = this.#start;
     // A block that is all memmap (self-range) has nothing to isolate.
     this.stage = this.#start < this.#end ? 'isolate' : 'notify';
@@ -285,7 +290,9 @@ export class OfflineWork {
    */
   #mayRefuseYet(): boolean {
     const { alloc, base } = this.#pool;
-    const free = alloc.area.freeIn(this.#start - base, this.#end - base);
+    // A zone whose frames were all carved out may have a hull that ends before the block.
+    const end = Math.min(alloc.area.pages, this.#end - base);
+    const free = this.#start - base < end && this.#start >= base ? alloc.area.freeIn(this.#start - base, end) : 0;
     return this.#m.notifiers.length > 0 || free < this.#end - this.#start;
   }
 
@@ -422,7 +429,7 @@ export class OfflineWork {
     for (let i = start; i < end; i += PAGEBLOCK_PAGES) pool.alloc.unisolate(i, MIGRATE_MOVABLE);
     pool.alloc.enable();
     const vmemmap = m.blocks.vmemmapPages[this.#row];
-    for (let i = this.#start - vmemmap; i < this.#end; i += PAGEBLOCK_PAGES) m.poolOf[i >>> PAGEBLOCK_ORDER] = -1;
+    m.owners.setZone((this.#start - vmemmap) >>> PAGEBLOCK_ORDER, this.#end >>> PAGEBLOCK_ORDER, NOBODY);
     pool.managed -= end - start - unmanaged + (headManaged(m, this.block * m.blockPages) ? vmemmap : 0);
     pool.present -= end - start + vmemmap;
     if (m.blocks.early[this.#row] === 1) pool.presentEarly -= end - start + vmemmap;

@@ -29,7 +29,7 @@ export function offlineTargets(m: Machine, pool: Pool): Int32Array {
   const top = pool.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL;
   const list = m.zonelist(pool.node, top);
   const elsewhere = list.filter((id) => (m.pools[id] as Pool).node !== pool.node);
-  const anyMemory = m.pools.some((p) => p.node !== pool.node && p.managed > 0);
+  const anyMemory = m.zones.some((p) => p.node !== pool.node && p.managed > 0);
   return anyMemory ? elsewhere : list;
 }
 

@@ -109,6 +109,7 @@ export function blockersIn(m: Machine, start: Pfn, end: Pfn): Blocker[] {
       pfn++;
       continue;
     }
+    const zone = (m.zoneAt(index) as Pool).zone; // a frame with an owner has a label
     const type = pool.alloc.area.typeOf(index - pool.base);
     if (kind === KIND_NONE) {
       // Free, or on a per-CPU list: fine, unless the whole pageblock is CMA's. Large free chunks are skipped at once.
@@ -129,7 +130,7 @@ export function blockersIn(m: Machine, start: Pfn, end: Pfn): Blocker[] {
     }
     if (kind === KIND_HEAD0) {
       const border = Math.min(index + end - pfn, (index | (PAGEBLOCK_PAGES - 1)) + 1);
-      const passed = passSingles(m, index, border, pool.zone, type) - index;
+      const passed = passSingles(m, index, border, zone, type) - index;
       if (passed > 0) {
         pfn += passed;
         continue;
@@ -140,7 +141,7 @@ export function blockersIn(m: Machine, start: Pfn, end: Pfn): Blocker[] {
     const pages = a === undefined ? 1 : head + (1 << a.order) - index;
     const run = Math.min(end - pfn, pages);
     const holder = m.holders.holderOf(m.sections.ownerAt(head));
-    const cause = isolationCause((m.holders.specs[holder] as HolderSpec).class, pool.zone, type);
+    const cause = isolationCause((m.holders.specs[holder] as HolderSpec).class, zone, type);
     if (cause !== undefined) list.add(blockerOf(m, index, run, cause));
     pfn += run;
   }

@@ -1,4 +1,5 @@
-// Pool: owns frames, each frame exactly one pool. A Linux zone is a pool that Linux has a name for.
+// Pool: owns frames, each frame exactly one pool. A Linux zone is a pool that Linux has a name for; a user pool is carved
+// out of zones (src/mm/pools/), and its frames keep the zone that they came from as a label.
 //
 // The pool's allocator counts frames from the pool's base, so that every table in it starts at 0:
 //
@@ -6,8 +7,8 @@
 //               │ in use │ free │ not ours │ free │ ... │
 //   allocator   0                                       pages
 //
-// A hull may hold frames of other pools (zones of a node may interleave) and frames that are offline: `poolOf`, one
-// entry a pageblock in machine.ts, says whose each pageblock is; the allocator has never seen the others.
+// A hull may hold frames of other pools (zones of a node may interleave) and frames that are offline: frame-owners.ts
+// says whose each frame is; the allocator has never seen the others, so that buddies never merge across pools.
 //
 //   spanned   endPfn - startPfn, holes included        present   frames that exist (reserved ones too)
 //   managed   frames ever given to the allocator       (spec 1.5)
@@ -21,7 +22,15 @@ import { toPfn } from '#base/units';
 import type { FallbackDecision } from './fallback.ts';
 import type { Placement } from './free-area.ts';
 import { createFreeArea } from './free-area-create.ts';
-import { CHUNK_PAGES, MAX_ORDER, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import {
+  CHUNK_PAGES,
+  MAX_ORDER,
+  MIGRATE_MOVABLE,
+  MIGRATE_RECLAIMABLE,
+  MIGRATE_UNMOVABLE,
+  PAGEBLOCK_ORDER,
+  PAGEBLOCK_PAGES,
+} from './geometry.ts';
 import type { KernelProfile } from './kernel-profile.ts';
 import { ALLOC_CMA, ALLOC_KEEP_PCP, ALLOC_NOFRAGMENT, createPageAlloc, type PageAlloc } from './page-alloc.ts';
 import { ZONE_NAMES, type ZoneIndex, type ZoneName } from './page-class.ts';
@@ -81,11 +90,18 @@ const pcpTuningOf = (config: PoolConfig): PcpTuning => (config.kernel?.name === 
 /** The most pages one ring may keep; Linux limits the sum of a CPU's lists instead. */
 const RING_CAPACITY = 8192;
 
+/** A zone by its node and index; with a name, a user pool. */
+export type PoolIdentity = { readonly node: NodeId; readonly zone: ZoneIndex; readonly name?: string };
+
 export class Pool {
   readonly id: number;
-  readonly node: NodeId;
-  readonly zone: ZoneIndex;
-  readonly name: ZoneName;
+  readonly kind: 'zone' | 'user';
+  /** Of a user pool: its home, the first node that it may have frames of. */
+  node: NodeId;
+  /** Of a user pool: the highest zone that frames of it are labelled with. A request for lower ones has no business here. */
+  zone: ZoneIndex;
+  /** Of a zone: "DMA", "DMA32", "Normal", "Movable". Of a user pool: its own. */
+  readonly name: string;
   readonly config: PoolConfig;
   /** First PageIndex of the hull; a multiple of 1024. */
   base: number;
@@ -98,6 +114,10 @@ export class Pool {
   endPfn: Pfn = toPfn(0);
   present = 0;
   managed = 0;
+  /** Of a user pool: frames by the id of the zone that labels them. Their sum is present, and managed. */
+  readonly labels = new Map<number, number>();
+  /** Of a zone: its watermarks by what all pools with its label manage, as /proc shows them; `watermarks` is its share. */
+  zoneMarks: Watermarks = NO_WATERMARKS;
   /** Of `present`, what was there at boot: only that lets memory go to Movable (spec 1.8). */
   presentEarly = 0;
   /**
@@ -111,6 +131,8 @@ export class Pool {
   readonly numa: NumaCounts = { hit: 0, miss: 0, foreign: 0 };
   /** ALLOC_* of the first pass of a request that prefers this pool, by type: Unmovable, Movable, Reclaimable. */
   readonly requestFlags = Int32Array.of(ALLOC_KEEP_PCP, ALLOC_KEEP_PCP | ALLOC_CMA, ALLOC_KEEP_PCP);
+  /** The type that a request of type Unmovable, Movable, Reclaimable is served as: its own, or one for all (realtime). */
+  readonly typeFor = Int32Array.of(MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE);
   /** vm.watermark_boost_factor. */
   boostFactor = 0;
   /** After each fallback that gave a page: Linux's mm_page_alloc_extfrag. Not copied. */
@@ -119,17 +141,13 @@ export class Pool {
   #watermarks: Watermarks = NO_WATERMARKS;
   #boost = 0;
 
-  constructor(
-    id: number,
-    identity: { node: NodeId; zone: ZoneIndex },
-    hull: { base: number; pages: number },
-    config: PoolConfig,
-  ) {
+  constructor(id: number, identity: PoolIdentity, hull: { base: number; pages: number }, config: PoolConfig) {
     assert(hull.base % CHUNK_PAGES === 0 && hull.pages % CHUNK_PAGES === 0, 'a hull is whole chunks', hull);
     this.id = id;
+    this.kind = identity.name === undefined ? 'zone' : 'user';
     this.node = identity.node;
     this.zone = identity.zone;
-    this.name = ZONE_NAMES[identity.zone] as ZoneName; // ZoneIndex is 0..3
+    this.name = identity.name ?? (ZONE_NAMES[identity.zone] as ZoneName); // ZoneIndex is 0..3
     this.config = config;
     this.base = hull.base;
     this.linuxLists = pcpOf(config) === 'linux';
@@ -169,6 +187,7 @@ export class Pool {
 
   set boost(pages: number) {
     this.#boost = pages;
+    if (this.kind === 'user') return; // what must stay free in it is its min, by who asks: pools/request.ts
     const w = this.#watermarks;
     for (let top = 0; top < 4; top++) {
       const more = pages + (w.reserve[top] as number);
@@ -191,9 +210,9 @@ export class Pool {
     return this.alloc.area.pages;
   }
 
-  /** "Node 0, zone DMA32". */
+  /** "Node 0, zone DMA32", or "pool web". */
   get title(): string {
-    return `Node ${this.node}, zone ${this.name}`;
+    return this.kind === 'user' ? `pool ${this.name}` : `Node ${this.node}, zone ${this.name}`;
   }
 
   #createAlloc(pages: number): PageAlloc {
@@ -205,7 +224,7 @@ export class Pool {
       high: 4 * 63,
       capacity: RING_CAPACITY,
       movableIn: (i) => config.movableIn(this.base + i),
-      ...(pfnOf && { spans: (i) => this.#spans(pfnOf(this.base + i)) }),
+      ...(pfnOf && this.kind === 'zone' && { spans: (i) => this.#spans(pfnOf(this.base + i)) }),
       shape: kernel?.fallback ?? 'claim-steal',
       onBoost: () => this.boostWatermark(),
       onFallback: (order, mt, decision) => this.#countFallback(order, mt, decision),
@@ -282,7 +301,7 @@ export class Pool {
     old.area.forEachFree(0, old.area.pages, (i, order) => this.alloc.put(i + shift, order));
   }
 
-  /** Becomes equal to `other`, a pool of the same identity. Cost O(pageblocks in use). */
+  /** Becomes equal to `other`, a pool of the same kind and name. Cost O(pageblocks in use). */
   copyFrom(other: Pool): void {
     if (this.base !== other.base || this.pages !== other.pages) {
       this.base = other.base;
@@ -295,6 +314,12 @@ export class Pool {
     this.present = other.present;
     this.managed = other.managed;
     this.presentEarly = other.presentEarly;
+    this.node = other.node;
+    this.zone = other.zone;
+    this.zoneMarks = other.zoneMarks;
+    this.typeFor.set(other.typeFor);
+    this.labels.clear();
+    for (const [zone, frames] of other.labels) this.labels.set(zone, frames);
     this.watermarks = other.watermarks;
     this.boost = other.boost;
     this.reservedHighAtomic = other.reservedHighAtomic;

@@ -32,6 +32,15 @@
 //   unhandlable      EIO      soft offline of a page that only the kernel knows how to move spec 3.5
 //   not-poisoned     EBUSY    unpoison of a page without a hardware error, or still in use  spec 3.5
 //   failure          EBUSY    a memory failure that was ignored, or could not be contained  spec 3.5
+//   no-such-pool     ENOENT   no pool has this name                                       spec 9.A
+//   pool-exists      EEXIST   a pool has this name already                                spec 9.A
+//   permission       EPERM    the principal may not do this to the pool                   spec 9.A
+//   not-owner        EACCES   only the owner and root change a pool's attributes          spec 9.A
+//   guarantee        ENOSPC   what pools were promised leaves no room for this            spec 9.A, semantics 5
+//   label            EXDEV    the pool's rule does not allow frames of this node or zone  spec 9.A
+//   pool-busy        EBUSY    the pool has pages that are used, leased or isolated        spec 9.A
+//   no-window        ENOSPC   no window of memory satisfies the DMA rule                  spec 9.B
+//   revoke-timeout   ETIMEDOUT  memory was not given up before the deadline               spec 9.A, semantics 9
 //
 // The errno follows from the reason, but for a listener, which brings its own.
 
@@ -101,7 +110,16 @@ export type RefusalReason =
   | 'section-offline'
   | 'unhandlable'
   | 'not-poisoned'
-  | 'failure';
+  | 'failure'
+  | 'no-such-pool'
+  | 'pool-exists'
+  | 'permission'
+  | 'not-owner'
+  | 'guarantee'
+  | 'label'
+  | 'pool-busy'
+  | 'no-window'
+  | 'revoke-timeout';
 
 export type Refusal = {
   readonly reason: RefusalReason;
@@ -144,6 +162,15 @@ export const ERRNO_OF: Readonly<Record<RefusalReason, ErrnoName>> = Object.freez
   unhandlable: 'EIO',
   'not-poisoned': 'EBUSY',
   failure: 'EBUSY',
+  'no-such-pool': 'ENOENT',
+  'pool-exists': 'EEXIST',
+  permission: 'EPERM',
+  'not-owner': 'EACCES',
+  guarantee: 'ENOSPC',
+  label: 'EXDEV',
+  'pool-busy': 'EBUSY',
+  'no-window': 'ENOSPC',
+  'revoke-timeout': 'ETIMEDOUT',
 });
 
 /** A refusal with the errno of its reason. */

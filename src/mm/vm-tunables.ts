@@ -16,6 +16,8 @@ import type { Machine } from './machine.ts';
 import type { MachineSpec } from './machine-spec.ts';
 import { ZONE_DMA32, ZONE_NORMAL } from './page-class.ts';
 import type { FragmentPolicy, Pool } from './pool.ts';
+import { attrsOf } from './pools/pool-table.ts';
+import { shareWatermarks, zoneTotals } from './pools/pool-watermarks.ts';
 import {
   computeWatermarks,
   type MinFree,
@@ -76,14 +78,27 @@ function applyTunables(m: Machine): void {
   }
   if (vm.watermarks === 'none') {
     for (const p of m.pools) p.watermarks = NO_WATERMARKS;
+    for (const p of m.zones) p.zoneMarks = NO_WATERMARKS;
     return;
   }
   assert(vm.minFree !== undefined, 'watermarks before the first setup');
-  const all = computeWatermarks(m.pools, settingsNow(m), vm.minFree.value);
-  m.pools.forEach((p, k) => {
-    p.watermarks = all[k];
-    p.alloc.setPcp(pcpSizes(p.managed, p.watermarks.low, cpusOf(m, p), vm.percpuPagelistHighFraction));
+  const zones = m.zones.map((p) => ({ node: p.node, zone: p.zone, ...zoneTotals(m, p) }));
+  const all = computeWatermarks(zones, settingsNow(m), vm.minFree.value);
+  m.zones.forEach((p, k) => {
+    p.zoneMarks = all[k];
+    p.boost = 0;
   });
+  shareWatermarks(m, m.zones);
+  for (const p of m.pools) sizePcp(m, p);
+}
+
+/** Per-CPU list sizes of a pool, from its frames and marks. A realtime pool has no lists: its work is bounded. */
+export function sizePcp(m: Machine, pool: Pool): void {
+  if (m.vm.watermarks === 'none' && pool.kind === 'zone') return;
+  const a = pool.kind === 'user' ? attrsOf(m, pool.id) : undefined;
+  if (a?.class === 'realtime') return pool.alloc.setPcp({ batch: 1, high: 0 });
+  const cpus = a?.cpus?.length ?? cpusOf(m, pool);
+  pool.alloc.setPcp(pcpSizes(pool.managed, pool.watermarks.low, cpus, m.vm.percpuPagelistHighFraction));
 }
 
 /** CPUs that share a pool's low mark: those of its node, or all where it has none. */
@@ -96,7 +111,7 @@ function cpusOf(m: Machine, pool: Pool): number {
 function fragmentPolicy(m: Machine, pool: Pool): FragmentPolicy {
   if (m.vm.defragMode) return 'never';
   if (pool.zone !== ZONE_NORMAL) return 'mix';
-  const below = m.pools.some((p) => p.node === pool.node && p.zone === ZONE_DMA32 && p.present > 0);
+  const below = m.zones.some((p) => p.node === pool.node && p.zone === ZONE_DMA32 && p.present > 0);
   return m.nodes.length === 1 || below ? 'avoid' : 'mix';
 }
 
@@ -107,8 +122,8 @@ function fragmentPolicy(m: Machine, pool: Pool): FragmentPolicy {
 export function setupWatermarks(m: Machine, reason: 'boot' | 'zones-changed'): void {
   const { vm } = m;
   if (reason === 'zones-changed' || vm.minFree === undefined) {
-    const pools = m.pools.map(({ node, zone, managed, present, watermarks, boost }) => {
-      return { node, zone, managed, present, high: watermarks.high + boost };
+    const pools = m.zones.map((p) => {
+      return { node: p.node, zone: p.zone, ...zoneTotals(m, p), high: p.zoneMarks.high + p.boost };
     });
     vm.minFree = minFreeKbytes(pools, settingsNow(m), vm.minFree);
   }

@@ -25,11 +25,11 @@ const meets = (p: Pool | undefined, start: number, end: number): boolean =>
   p !== undefined && p.spanned > 0 && p.startPfn < end && start < p.endPfn;
 
 const poolIn = (m: Machine, node: number, zone: ZoneIndex): Pool | undefined =>
-  m.pools.find((p) => p.node === node && p.zone === zone);
+  m.zones.find((p) => p.node === node && p.zone === zone);
 
 /** The kernel zone of [start, end) on a node. */
 export function kernelZone(m: Machine, node: number, start: number, end: number): ZoneIndex {
-  const low = m.pools
+  const low = m.zones
     .filter((p) => p.node === node && p.zone <= ZONE_DMA32 && meets(p, start, end))
     .sort((a, b) => a.zone - b.zone)[0];
   return low?.zone ?? ZONE_NORMAL;
@@ -74,7 +74,7 @@ function autoMovable(m: Machine, row: number): ZoneIndex {
     let online = 0;
     for (const end = pfn + group.pages; pfn < end; pfn += PAGES_PER_SECTION) {
       const index = m.sections.indexOf(toPfn(pfn));
-      const pool = index < 0 ? undefined : m.poolAt(index);
+      const pool = index < 0 ? undefined : m.zoneAt(index);
       if (pool === undefined) continue;
       if (pool.zone !== ZONE_MOVABLE) return kernel();
       online += PAGES_PER_SECTION;
@@ -95,7 +95,7 @@ function fits(
 ): boolean {
   let kernel = 0;
   let movable = 0;
-  for (const p of m.pools) {
+  for (const p of m.zones) {
     if (node !== undefined && p.node !== node) continue;
     if (p.zone === ZONE_MOVABLE) movable += p.present;
     else kernel += p.presentEarly;

@@ -10,7 +10,7 @@
 // Follows Linux v6.12 mm/memory_hotplug.c: resize_zone_range(), shrink_zone_span() (spec 1.6).
 
 import { toPfn } from '#base/units';
-import { PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import { PAGEBLOCK_PAGES } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
 import type { Pool } from './pool.ts';
@@ -23,7 +23,7 @@ export function growSpan(pool: Pool, start: number, end: number): void {
 }
 
 /**
- * [start, end) left the pool (`poolOf` and the blocks say so already). Cost O(1) when no border left; else O(blocks),
+ * [start, end) left the pool (`owners` and the blocks say so already). Cost O(1) when no border left; else O(blocks),
  * small: it looks from the border inwards, and at pageblocks only in blocks that are not RAM of one pool throughout.
  */
 export function shrinkSpan(m: Machine, pool: Pool, start: number, end: number): void {
@@ -53,7 +53,7 @@ function edgeIn(m: Machine, pool: Pool, row: number, edge: 'first' | 'last'): nu
   const step = edge === 'first' ? PAGEBLOCK_PAGES : -PAGEBLOCK_PAGES;
   for (let pfn = edge === 'first' ? start : end - PAGEBLOCK_PAGES; start <= pfn && pfn < end; pfn += step) {
     const index = m.sections.indexOf(toPfn(pfn));
-    if (index < 0 || m.poolOf[index >>> PAGEBLOCK_ORDER] !== pool.id) continue;
+    if (index < 0 || m.owners.zoneAt(index) !== pool.id) continue;
     return edge === 'first' ? pfn : pfn + PAGEBLOCK_PAGES;
   }
   return -1;

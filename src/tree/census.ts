@@ -34,7 +34,7 @@ export class Census {
           continue;
         }
         const order = kind - KIND_HEAD0;
-        const pool = m.poolOf[(first + k) >>> PAGEBLOCK_ORDER] as number;
+        const pool = m.owners.zoneAt(first + k);
         if (pool >= 0) {
           const at = SLOTS_AT + 2 * k;
           const slotOfHead = ((words[at] as number) | ((words[at + 1] as number) << 16)) - 1;

@@ -106,7 +106,7 @@ export class Counters {
 
   /** A counter of nodeN/vmstat or of "per-node stats". */
   node(name: string, node: NodeId, census: Census): number {
-    const pools = this.#c.machine.pools.filter((p) => p.node === node);
+    const pools = this.#c.machine.zones.filter((p) => p.node === node);
     const exact = exactCount(name, pools);
     if (exact !== undefined) return exact;
     const zoneStats = this.recorded.zones.find((z) => z.node === node && z.perNodeStats !== undefined)?.perNodeStats;
@@ -117,7 +117,7 @@ export class Counters {
   /** The same as "per-node stats" of zoneinfo show it: recorded at another moment than nodeN/vmstat. */
   perNode(name: string, node: NodeId, census: Census): number {
     const stats = this.recorded.zones.find((z) => z.node === node && z.perNodeStats !== undefined)?.perNodeStats;
-    const pools = this.#c.machine.pools.filter((p) => p.node === node);
+    const pools = this.#c.machine.zones.filter((p) => p.node === node);
     return this.#drifted(`node ${node} ${name}`, statOf(stats, name), countOf(name, pools, census));
   }
 
@@ -127,7 +127,7 @@ export class Counters {
     const text = this.#c.base?.readText(`${NODE_DIR}/node${node}/numastat`);
     return NUMASTAT.map(([line, counter]) => {
       const recorded = new RegExp(`^${line} (\\d+)$`, 'm').exec(text ?? '')?.[1];
-      const pools = this.#c.machine.pools.filter((p) => p.node === node);
+      const pools = this.#c.machine.zones.filter((p) => p.node === node);
       const now = countOf(counter, pools, census);
       const value = this.#drifted(
         `node ${node} ${counter}`,
@@ -150,7 +150,7 @@ export class Counters {
   /** A line of /proc/meminfo, or of a node's, in its unit. */
   amount(name: string, node: NodeId | undefined, census: Census): number {
     const m = this.#c.machine;
-    const pools = node === undefined ? m.pools : m.pools.filter((p) => p.node === node);
+    const pools = node === undefined ? m.pools : m.zones.filter((p) => p.node === node);
     const exact = exactAmount(name, pools);
     if (exact !== undefined) return exact;
     const file = node === undefined ? this.recorded.meminfo : this.#nodeMeminfo.get(node);
@@ -179,9 +179,9 @@ export class Counters {
     const note = (key: string, count: number | undefined): void => {
       if (count !== undefined) then.set(key, count);
     };
-    for (const p of m.pools) for (const n of this.names.zone) note(`zone ${p.id} ${n}`, countOf(n, [p], census));
+    for (const p of m.zones) for (const n of this.names.zone) note(`zone ${p.id} ${n}`, countOf(n, [p], census));
     for (const node of m.nodes) {
-      const pools = m.pools.filter((p) => p.node === node);
+      const pools = m.zones.filter((p) => p.node === node);
       for (const [, n] of NUMASTAT) note(`node ${node} ${n}`, countOf(n, pools, census));
       for (const n of [...this.names.zone, ...this.names.node]) note(`node ${node} ${n}`, countOf(n, pools, census));
       for (const n of this.names.nodeMeminfo) note(`meminfo ${node} ${n}`, this.#amountCount(n, node, census));
@@ -208,7 +208,7 @@ export class Counters {
   /** Lines of meminfo that follow from what frames are used for. */
   #amountCount(name: string, node: NodeId | undefined, census: Census): number | undefined {
     const m = this.#c.machine;
-    const pools = node === undefined ? m.pools : m.pools.filter((p) => p.node === node);
+    const pools = node === undefined ? m.pools : m.zones.filter((p) => p.node === node);
     const counter = AMOUNTS[name];
     if (counter !== undefined) {
       const [of, unit] = counter;

@@ -90,7 +90,7 @@ describe('page words', () => {
     const all = read(fs, 'kpageflags', 0, 8 * 32768);
     let free = 0;
     for (let k = 0; k < 8 * 32768; k++) if (wordAt(all, k)[0] === bits('BUDDY')) free++;
-    expect(free).toBe(m.pools.reduce((n, p) => n + p.alloc.nrFree(), 0));
+    expect(free).toBe(m.zones.reduce((n, p) => n + p.alloc.nrFree(), 0));
     const counts = [single, huge, huge + 511, compound].map((p) => wordAt(read(fs, 'kpagecount', p, 1), 0)[0]);
     expect(counts).toEqual([1, 1, 1, 0]);
     expect(m.check()).toEqual([]);

@@ -104,7 +104,7 @@ function poolsOfBlock(m: Machine, id: BlockId): Set<number> {
     if (slot < 0) continue;
     const first = (slot * PAGES_PER_SECTION) >>> PAGEBLOCK_ORDER;
     for (let pb = first; pb < first + PAGES_PER_SECTION / PAGEBLOCK_PAGES; pb++) {
-      const pool = m.pools[m.poolOf[pb] as number];
+      const pool = m.pools[m.owners.zone[pb] as number];
       if (pool !== undefined) nodes.add(pool.node);
     }
   }

@@ -30,7 +30,7 @@ export function nodeDir(c: TreeContext, counters: Counters): DirNode {
   const m = c.machine;
   const set = (members: () => readonly number[]) => attribute(() => printListFile(members()));
   const withMemory = (topZone: number) => () =>
-    m.nodes.filter((n) => m.pools.some((p) => p.node === n && p.zone <= topZone && p.present > 0));
+    m.nodes.filter((n) => m.zones.some((p) => p.node === n && p.zone <= topZone && p.present > 0));
   return growingDir(
     {
       has_cpu: set(() => m.nodes.filter((n) => cpusOf(c, n).length > 0)),

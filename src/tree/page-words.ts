@@ -17,7 +17,7 @@
 import type { ErrnoName } from '#base/errno';
 import { toPfn } from '#base/units';
 import { KPF } from '#kernfs/kpageflags';
-import { PAGEBLOCK_ORDER, PAGES_PER_SECTION } from '#mm/geometry';
+import { PAGES_PER_SECTION } from '#mm/geometry';
 import type { KernelProfile } from '#mm/kernel-profile';
 import type { Machine } from '#mm/machine';
 import { PAGE_CLASSES, type PageClass } from '#mm/page-class';
@@ -177,7 +177,7 @@ function stretch(
 ): number {
   const index = m.sections.indexOf(toPfn(pfn));
   if (index < 0) return put(pfn, (Math.floor(pfn / PAGES_PER_SECTION) + 1) * PAGES_PER_SECTION, story.absent);
-  const pool = m.pools[m.poolOf[index >>> PAGEBLOCK_ORDER] as number];
+  const pool = m.poolAt(index);
   const kind = m.sections.metaAt(index) & KIND_MASK;
   if (pool === undefined) return put(pfn, pfn + 1, story.absent);
   if (kind === KIND_ABSENT) return put(pfn, pfn + 1, story.hole);

@@ -62,7 +62,7 @@ export const zoneTable = (m: Machine): string =>
 
 export function nodeTable(m: Machine): string {
   const rows = m.nodes.map((node) => {
-    const pools = m.pools.filter((p) => p.node === node);
+    const pools = m.zones.filter((p) => p.node === node);
     const pages = (of: (p: (typeof pools)[number]) => number): string =>
       formatSize(pools.reduce((n, p) => n + of(p), 0) * PAGE_SIZE);
     const ids = Array.from(m.blocks.id, toBlockId);

@@ -27,7 +27,7 @@ const FREE_WALK_MAX = 100000;
 
 /** Pools with present pages, by node and zone. */
 export function populatedPools(m: Machine): Pool[] {
-  return m.pools.filter((p) => p.present > 0 && m.nodes.includes(p.node)).sort(byNodeAndZone);
+  return m.zones.filter((p) => p.present > 0 && m.nodes.includes(p.node)).sort(byNodeAndZone);
 }
 
 export const byNodeAndZone = (a: Pool, b: Pool): number => a.node - b.node || a.zone - b.zone;
@@ -107,7 +107,7 @@ function pageblocksByType(m: Machine, pool: Pool): Float64Array {
   const out = new Float64Array(NR_MIGRATE_TYPES);
   const first = pool.base >>> PAGEBLOCK_ORDER;
   for (let k = 0; k < pool.pages >>> PAGEBLOCK_ORDER; k++) {
-    if (m.poolOf[first + k] !== pool.id) continue;
+    if (m.owners.zone[first + k] !== pool.id) continue;
     const mt = pool.alloc.area.typeOf(k << PAGEBLOCK_ORDER);
     out[mt] = (out[mt] as number) + 1;
   }

@@ -34,7 +34,7 @@ export function zoneinfoText(c: TreeContext, counters: Counters): string {
   for (const node of m.nodes) {
     let first = true;
     for (const zone of names) {
-      const pool = m.pools.find((p) => p.node === node && p.name === zone);
+      const pool = m.zones.find((p) => p.node === node && p.name === zone);
       const populated = pool !== undefined && pool.present > 0;
       const stats = populated && first ? perNodeStats(counters, toNodeId(node), census) : undefined;
       if (populated) first = false;

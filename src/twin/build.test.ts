@@ -101,7 +101,7 @@ describe('a twin of a synthetic capture', () => {
   });
 
   it('T19 reserved, balloon and uninitialised frames are present and not managed', () => {
-    const [dma32] = twinOf(mixed).machine.pools.filter((p) => p.name === 'DMA32');
+    const [dma32] = twinOf(mixed).machine.zones.filter((p) => p.name === 'DMA32');
     expect(dma32?.present).toBe(65536);
     expect(dma32?.managed).toBe(65536 - 1000);
   });

@@ -204,7 +204,7 @@ function noteVmemmap(m: Machine): void {
 
 /** Spans remember where a zone once reached (spec 1.6): the capture knows, and is believed if it covers the RAM there. */
 function takeSpans(m: Machine, ranges: readonly RamRange[], zones: readonly ZoneinfoZone[]): void {
-  for (const pool of m.pools) {
+  for (const pool of m.zones) {
     const mine = ranges.filter((r) => r.node === pool.node && r.zone === pool.zone && r.offline !== true);
     if (mine.length === 0) continue;
     const start = Math.min(...mine.map((r) => r.start));
@@ -251,7 +251,7 @@ export function watermarkSettings(capture: Capture): WatermarkSettings | undefin
 }
 
 function takeWatermarks(m: Machine, zones: readonly ZoneinfoZone[]): void {
-  for (const pool of m.pools) {
+  for (const pool of m.zones) {
     const z = zoneOf(zones, pool);
     if (z === undefined) continue;
     const p = z.protection;

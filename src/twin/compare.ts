@@ -45,7 +45,7 @@ const title = (z: { node: number; zone: string }): string => `Node ${z.node}, zo
 
 function poolOf(m: Machine, z: { node: number; zone: string }): Pool | undefined {
   const k = zoneIndexOf(z.zone);
-  return k === undefined ? undefined : m.pools.find((p) => p.node === z.node && p.zone === k);
+  return k === undefined ? undefined : m.zones.find((p) => p.node === z.node && p.zone === k);
 }
 
 function compareBuddyinfo(m: Machine, rows: readonly BuddyinfoZone[], add: Add): void {

@@ -41,7 +41,7 @@ export function seedFreeLists(
   pagetypes: Pagetypeinfo | undefined,
 ): void {
   const byPool = unitsByPool(m, chunksOf(m, free), kernelPageblocks);
-  for (const pool of m.pools) seedPool(pool, byPool[pool.id] as PoolUnits, pagetypes);
+  for (const pool of m.zones) seedPool(pool, byPool[pool.id] as PoolUnits, pagetypes);
 }
 
 /** Free chunks, ascending: index in the dense tables and order. */

@@ -44,8 +44,8 @@ export function jointly(twin: Twin, verdicts: readonly BlockVerdict[]): JointAns
     };
   }
   const m = twin.machine.fork();
-  const free = (): number => m.pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
-  const wanted = (): number => m.pools.reduce((n, p) => n + Math.max(0, p.watermarks.high), 0);
+  const free = (): number => m.zones.reduce((n, p) => n + p.alloc.nrFree(), 0);
+  const wanted = (): number => m.zones.reduce((n, p) => n + Math.max(0, p.watermarks.high), 0);
   const order: BlockId[] = [];
   let pages = 0;
   let ms = 0;

@@ -33,7 +33,7 @@ export function placeUnflagged(
   const rest = placer.holder({ class: 'unknown', name: HOLDER_UNFLAGGED });
   const whole = placer.holder({ class: 'unknown', name: HOLDER_WHOLE });
   const deferredHolder = placer.holder({ class: 'deferred', name: HOLDER_DEFERRED });
-  for (const pool of m.pools) {
+  for (const pool of m.zones) {
     const z = zoneOf(zones, pool);
     const spans = cutByPool(m, unflagged, pool);
     let deferred = z === undefined ? 0 : z.present - z.managed - unmanagedIn(m, pool);
