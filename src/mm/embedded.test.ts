@@ -120,8 +120,12 @@ describe('reserve and refusals', () => {
 
   it('EB7 no request is larger than order 10', () => {
     const a = boot(0, 4096);
-    expect([a.alloc(11 as never), a.allocUrgent(11 as never), a.nrFree()]).toEqual([-1, -1, 4096]);
+    for (const o of [11, 31, 32, 33, -1]) {
+      expect([a.alloc(o as never), a.allocUrgent(o as never), a.nrFree()], `${o}`).toEqual([-1, -1, 4096]);
+      expect(() => a.free(toPfn(0), o as never), `${o}`).toThrow('no such frames');
+    }
     expect(a.refusalOf(11 as never)).toBe('fragmented');
+    expect(a.check()).toEqual([]);
   });
 });
 
@@ -169,6 +173,25 @@ describe('one engine, two builds', () => {
     a.free(toPfn(8), order(0)); // it lies in the free chunk 8..15
     const wrong = a.check();
     expect(wrong.some((w) => w.includes('lies in a free chunk'))).toBe(true);
+  });
+
+  it('EB3 EB4 EB5 check() sees tables that were changed behind its back', () => {
+    const broken = (spoil: (a: ReturnType<typeof boot>) => void, rest: Partial<EmbeddedSpec> = {}): string[] => {
+      const a = boot(100, 1948, rest); // frame 100 to 2048 of the area
+      a.alloc(order(0));
+      expect(a.check()).toEqual([]);
+      spoil(a);
+      return a.check();
+    };
+    expect(broken((a) => a.area.take(1024, 10))).toContain(
+      'EB3 the counter says 1947 frames are free, the lists hold 923',
+    );
+    expect(broken((a) => a.area.take(1024, 10)).some((w) => w.endsWith('lies in 0 chunks, given or free'))).toBe(true);
+    expect(broken((a) => a.area.free(100, 0))).toContain('EB3 the frame 0 of the RAM lies in 2 chunks, given or free');
+    expect(broken((a) => a.area.free(40, 0), { frees: 'trusted' })).toContain(
+      'EB4 1 free frames lie outside of the RAM',
+    );
+    expect(broken((a) => a.area.setPageblockType(512, 0))).toContain('EB5 the pageblock at 512 has another type');
   });
 
   it('EB10 a request changes at most eleven lists by one chunk each', () => {

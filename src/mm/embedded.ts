@@ -1,14 +1,15 @@
 // The embedded build: the engine's free area, and next to nothing around it. One node, one pool, one list a order.
 //
-//   alloc(order)  ──> more than minFree left? ──> free area: lowest chunk of the smallest order, split ──> frame
-//   free(pfn, o)  ──> inside, aligned?        ──> free area: joins its buddies
+//   alloc(order)      ──> are minFree left? ──> free area: lowest chunk of the smallest order, split ──> frame
+//   free(pfn, order)  ──> was it given?     ──> free area: joins its buddies
 //
-//   left out                 what the full build has it for             what is lost
-//   node, zones, zonelists   choosing among memories that differ        nothing: there is one memory
-//   per-CPU lists            many CPUs at once                          nothing on one CPU; no request waits for a refill
-//   grouping by mobility     keeping 2 MiB blocks whole for years       see docs/guide/pools.md; Linux leaves it out, too,
-//                            on machines with room for it               when memory is small (spec 2.2)
-//   holders, frame columns   asking a frame whose it is, moving it      explain, migrate, offline
+//   left out                 what the full build has it for          what it costs to be without
+//   node, zones, zonelists   choosing among memories that differ     nothing: there is one memory
+//   per-CPU lists            CPUs that rarely meet; they are also    time on single frames (bench/embedded.md); what is
+//                            a cache in front of the free area       free is in one place, no request works for others
+//   grouping by mobility     2 MiB blocks that stay whole            blocks mix (src/demo/pools/embedded.ts); Linux leaves
+//                                                                    it out, too, when memory is tiny (spec 2.2)
+//   holders, frame columns   asking a frame whose it is, moving it   explain, migrate, offline
 //
 // It is the same free area, of which it uses one migrate type, so that what is measured or fixed in one build is in the
 // other. Imported alone it is a program of its own size; bench/embedded.mjs weighs it.
@@ -19,8 +20,9 @@
 //   frame    base                startPfn                          endPfn                 base + area.pages
 //            │ never free        │ free or given away              │ never free           │
 //
-// Invariants: those of frame-allocator.ts; chunks of `given` and free chunks tile [startPfn, endPfn); no frame outside of [startPfn, endPfn) is ever free, so that buddies
-// never merge across the borders. Work per request is bounded: at most MAX_ORDER splits or merges.
+// Invariants: those of frame-allocator.ts; chunks that were given and free chunks tile [startPfn, endPfn); no frame
+// outside is ever free, so that buddies never merge across the borders. Work per request is bounded: at most MAX_ORDER
+// splits or merges.
 //
 // After Snook 2007, problem 8: "we can eliminate the overhead of the scale-up code at compile time or dynamically at
 // boot time". Follows Linux v6.12 mm/page_alloc.c: rmqueue_buddy(), __free_one_page(), __zone_watermark_ok().
@@ -50,13 +52,15 @@ const GIVEN_BYTES = 128;
 export type EmbeddedSpec = FrameAllocatorSpec & {
   /**
    * 'checked' (default): a free of anything but what alloc gave, with its order, throws; a quarter of a byte a frame.
-   * 'trusted': it throws when it happens to meet a free chunk of the same order. bench/README.md has what that saves.
+   * 'trusted': it throws when it happens to meet a free chunk of the same order. bench/embedded.md has what that saves.
    */
   readonly frees?: 'checked' | 'trusted';
 };
 
 export interface EmbeddedAllocator extends FrameAllocator {
   readonly build: 'embedded';
+  /** @internal Changed through the allocator only. */
+  readonly area: FreeArea;
 }
 
 /**
@@ -93,6 +97,7 @@ export function bootEmbedded(spec: EmbeddedSpec): EmbeddedAllocator {
 
   return {
     build: 'embedded',
+    area,
     startPfn,
     endPfn,
     managed,
@@ -198,7 +203,7 @@ function embeddedCore(
   let free = end - start;
 
   function allocUrgent(order: number): number {
-    const i = areaAlloc(order, 1);
+    const i = order >>> 0 > 10 ? -1 : areaAlloc(order, 1);
     if (i < 0) return -1;
     free -= 1 << order;
     if (checked) {
@@ -216,7 +221,7 @@ function embeddedCore(
     const i = pfn - base;
     const size = 1 << order;
     // No object is made on the way past a check that holds.
-    if (order > 10 || i < start || i + size > end || (i & (size - 1)) !== 0) {
+    if (order >>> 0 > 10 || i < start || i + size > end || (i & (size - 1)) !== 0) {
       check(false, 'free: no such frames', { pfn, order });
     }
     if (checked) {

@@ -8,8 +8,9 @@
 //   3  the price: kernel frames between those of programs; the programs end; how many 2 MiB blocks are whole again?
 //
 // What a request has to do is counted from outside: the frames that leave or enter the free lists until it is served (one
-// that a per-CPU list has moves none). On a board so small Linux refills that list by one frame (spec 2.4). Both builds are chosen at boot (mm/boot-allocator.ts). Nanoseconds and
-// the size of the program are for bench/embedded.mjs. After Snook 2007, problem 8.
+// that a per-CPU list has moves none). On a board so small Linux refills that list by one frame (spec 2.4). Both builds
+// are chosen at boot (mm/boot-allocator.ts). Nanoseconds and the size of the program are for bench/embedded.mjs.
+// After Snook 2007, problem 8.
 
 import { assert } from '#base/assert';
 import { Prng } from '#base/prng';
