@@ -90,6 +90,7 @@ export function createAddressArea(pages: number, placement: 'address' | 'fullest
     placement,
     pages,
     columns,
+    types: columns.type,
     alloc: core.alloc,
     allocBulk: core.allocBulk,
     free: core.free,

@@ -92,6 +92,7 @@ export function createLifoArea(pages: number, code: Code): LifoArea {
     first: (order, mt) => columns.heads[order * NR_MIGRATE_TYPES + mt],
     take: core.take,
     put: core.put,
+    types: columns.type,
     typeOf: core.typeOf,
     setPageblockType: core.setPageblockType,
     online(start, end) {

@@ -46,6 +46,8 @@ export interface FreeArea {
   /** Puts 2^order frames at i on the list (order, type of its pageblock) without coalescing: the rest of a split. */
   put(i: number, order: number): void;
 
+  /** Migrate type ^ Movable of each pageblock; read only. typeOf is the same without a call's cost. */
+  readonly types: Uint8Array;
   /** Migrate type of the pageblock that holds frame i. */
   typeOf(i: number): MigrateType;
   /** FA4 for the pageblock that holds frame i. @returns free pages that changed lists. */

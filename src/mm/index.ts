@@ -18,6 +18,7 @@ export {
   toPfn,
 } from '#base/units';
 export type { AllocOptions, AllocRights } from './alloc-path.ts';
+export { bootAllocator, bootFull, type FullAllocator, type FullSpec } from './boot-allocator.ts';
 export { type BootParams, bootParamsOf, parseCommandLine, type Remark } from './boot-params.ts';
 export type { Violation } from './check.ts';
 export { type CmaArea, type CmaOptions, cmaAlloc, cmaAreas, cmaCounters, cmaRelease } from './cma.ts';
@@ -25,8 +26,10 @@ export { QemuBalloon, VirtioBalloon } from './drivers/balloon.ts';
 export { type HotAddResponse, HvHotAdd } from './drivers/hv-balloon.ts';
 export { VirtioMem, type VirtioMemActivity, type VirtioMemOptions } from './drivers/virtio-mem.ts';
 export { QemuVirtioMem, type VirtioMemPort, type VirtioMemReply } from './drivers/virtio-mem-device.ts';
+export { bootEmbedded, type EmbeddedAllocator, type EmbeddedSpec } from './embedded.ts';
 export type { LogLine, MachineEvent, PoolVerb } from './events.ts';
 export { chunkCounts, extfragForOrder, fragmentationIndex, unusableFreeIndex } from './extfrag.ts';
+export type { AllocRefusal, FrameAllocator, FrameAllocatorSpec } from './frame-allocator.ts';
 export type { FreeArea, Placement } from './free-area.ts';
 export * from './geometry.ts';
 export type { AddedRange, HotplugSettings, OnlinePolicy } from './hotplug.ts';

@@ -73,6 +73,8 @@ export type PageAllocConfig = FallbackPolicy & {
 
 export interface PageAlloc {
   readonly area: FreeArea;
+  /** What of alloc and free all pools may share; undefined with code of its own, and for Linux's lists. */
+  readonly rings: Rings | undefined;
 
   /** Takes 2^order frames. `flags`: ALLOC_*. @returns the index of the first; -1 when nothing fits. */
   alloc(order: number, mt: number, flags?: number): number;
@@ -151,6 +153,52 @@ type PageAllocColumns = {
   readonly lent: Int32Array;
 };
 
+/**
+ * The first few instructions of alloc and free, as methods: where requests go to many pools in turn, a call of a pool's own
+ * machine code cannot be predicted or inlined, and costs more than its specialisation saves (bench/README.md, pools).
+ * What they cannot settle they leave alone, and the caller asks alloc or free.
+ */
+export class Rings {
+  readonly #pages: Int32Array;
+  readonly #head: Int32Array;
+  readonly #tail: Int32Array;
+  readonly #limits: Int32Array;
+  readonly #types: Uint8Array;
+  readonly #shift: number;
+  readonly #mask: number;
+
+  constructor(columns: PageAllocColumns, types: Uint8Array, shift: number) {
+    this.#pages = columns.pages;
+    this.#head = columns.head;
+    this.#tail = columns.tail;
+    this.#limits = columns.limits;
+    this.#types = types;
+    this.#shift = shift;
+    this.#mask = 2 ** shift - 1;
+  }
+
+  /** A single frame of type 0..2 that waits on the selected CPU's ring; -1 when there is none. */
+  pop(mt: number): number {
+    const k = 3 * (this.#limits[5] as number) + mt;
+    const h = this.#head[k] as number;
+    if (h === this.#tail[k]) return -1;
+    this.#head[k] = h + 1;
+    return this.#pages[(k << this.#shift) + (h & this.#mask)] as number;
+  }
+
+  /** A single frame goes to its ring, if its pageblock has one and the ring has room. @returns whether it did */
+  push(i: number): boolean {
+    const mt = (this.#types[i >>> 9] as number) ^ 1;
+    if (mt > 2) return false;
+    const k = 3 * (this.#limits[5] as number) + mt;
+    const h = ((this.#head[k] as number) - 1) | 0;
+    if ((((this.#tail[k] as number) - h) | 0) > (this.#limits[1] as number)) return false;
+    this.#head[k] = h;
+    this.#pages[(k << this.#shift) + (h & this.#mask)] = i;
+    return true;
+  }
+}
+
 /** Counter bucket by migrate type. */
 const BUCKETS = Int32Array.of(0, 0, 0, 1, 2, 3);
 
@@ -200,7 +248,15 @@ export function createPageAlloc(area: FreeArea, config: PageAllocConfig): PageAl
     onFallback: config.onFallback,
   });
   const pressure: PcpPressure = { belowHigh: false, highMark: Number.POSITIVE_INFINITY };
-  if (ringed) return finish(area, columns, hot, ringFront(area, columns, hot, cpus), pressure);
+  if (ringed)
+    return finish(
+      area,
+      columns,
+      hot,
+      ringFront(area, columns, hot, cpus),
+      pressure,
+      config.code === 'own' ? undefined : new Rings(columns, area.types, Math.log2(capacity)),
+    );
   const lists = createPerCpuPages(area, columns.nr, hot, pressure, {
     cpus,
     batch,
@@ -505,6 +561,7 @@ function finish(
   core: PageAllocCore,
   front: PcpFront,
   pressure: PcpPressure,
+  rings?: Rings,
 ): PageAlloc {
   const { nr } = columns;
   const countAll = (): Float64Array => {
@@ -538,6 +595,7 @@ function finish(
 
   return {
     area,
+    rings,
     columns,
     front,
     pressure,

@@ -94,9 +94,9 @@ function applyTunables(m: Machine): void {
 
 /** Per-CPU list sizes of a pool, from its frames and marks. A realtime pool has no lists: its work is bounded. */
 export function sizePcp(m: Machine, pool: Pool): void {
-  if (m.vm.watermarks === 'none' && pool.kind === 'zone') return;
   const a = pool.kind === 'user' ? attrsOf(m, pool.id) : undefined;
   if (a?.class === 'realtime') return pool.alloc.setPcp({ batch: 1, high: 0 });
+  if (m.vm.watermarks === 'none') return; // as a pool has them when it is made
   const cpus = a?.cpus?.length ?? cpusOf(m, pool);
   pool.alloc.setPcp(pcpSizes(pool.managed, pool.watermarks.low, cpus, m.vm.percpuPagelistHighFraction));
 }

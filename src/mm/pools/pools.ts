@@ -79,7 +79,10 @@ export type PoolSpec = {
   readonly low?: number;
   readonly max?: number;
   readonly class?: PoolClass;
-  /** Its allocator's machine code: 'own' is compiled for it (milliseconds), 'shared' is one for all. Default 'shared'. */
+  /**
+   * Its allocator's machine code. 'own' is compiled for it (milliseconds): for the one pool that a program lives in. 'shared'
+   * is one for all, faster where requests go to many pools in turn (bench/README.md). Default 'shared'.
+   */
   readonly code?: 'own' | 'shared';
 };
 

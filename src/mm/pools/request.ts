@@ -42,6 +42,9 @@ export function takeFromPool(m: Machine, request: PoolRequest, order: number, mt
   const pool = m.pools[request.pool] as Pool;
   if (request.allowed && pool.zone <= top && (pool.nrFree[0] as number) - (1 << order) >= request.floor) {
     const type = pool.typeFor[mt] as number;
+    const { rings } = pool.alloc;
+    const waiting = order === 0 && rings !== undefined ? rings.pop(type) : -1;
+    if (waiting >= 0) return waiting + pool.base;
     const i = pool.alloc.alloc(order, type, pool.requestFlags[type]);
     if (i >= 0) return i + pool.base;
   }
