@@ -63,13 +63,36 @@ export function denseRuns(m: Machine, start: number, end: number): FrameRange[] 
   return out;
 }
 
-/** Does any frame of this piece belong to somebody who lent it? */
-const isLeased = (m: Machine, index: number, pages: number): boolean => {
-  const table = poolTableOf(m);
-  if (table.leases.size === 0) return false;
-  const pfn = m.sections.pfnOf(index);
-  return leasedIn(table, pfn, pfn + pages) !== undefined;
-};
+/** Frame numbers that others lent to a pool, ascending. */
+const borrowedBy = (m: Machine, pool: Pool): FrameRange[] =>
+  [...poolTableOf(m).leases.values()]
+    .flatMap((lease) => (lease.to === pool.id ? lease.ranges : []))
+    .sort((a, b) => a.start - b.start);
+
+/**
+ * The parts of a free piece [start, end) of the dense index that are the pool's own: borrowed frames merge with its own
+ * while they are free. Cost O(log borrowed + parts).
+ */
+function ownParts(m: Machine, borrowed: readonly FrameRange[], start: number, end: number): FrameRange[] {
+  const pfn = m.sections.pfnOf(start); // a free piece lies in one section
+  let low = 0;
+  for (let high = borrowed.length; low < high; ) {
+    const mid = (low + high) >> 1;
+    if ((borrowed[mid] as FrameRange).end <= pfn) low = mid + 1;
+    else high = mid;
+  }
+  const out: FrameRange[] = [];
+  let at = start;
+  for (; low < borrowed.length; low++) {
+    const r = borrowed[low] as FrameRange;
+    const from = start + r.start - pfn;
+    if (from >= end) break;
+    if (at < from) out.push({ start: at, end: from });
+    at = start + r.end - pfn;
+  }
+  if (at < end) out.push({ start: at, end });
+  return out;
+}
 
 /**
  * Moves `pages` free frames, in the largest pieces there are. Within `ranges` (of frame numbers) if given, from the top.
@@ -126,6 +149,7 @@ const hasSmaller = (orders: number, order: number): boolean => (orders & ((1 << 
 /** Free pieces of a pool that nobody lent it, cut to the ranges, largest first, then from the top down. */
 function piecesIn(m: Machine, pool: Pool, ranges: readonly FrameRange[] | undefined): FrameRange[] {
   const out: FrameRange[] = [];
+  const borrowed = borrowedBy(m, pool);
   const take = (start: number, end: number): void => {
     const from = Math.max(0, start - pool.base);
     const to = Math.min(pool.pages, end - pool.base);
@@ -135,7 +159,7 @@ function piecesIn(m: Machine, pool: Pool, ranges: readonly FrameRange[] | undefi
       if (mt === MIGRATE_ISOLATE) return;
       const a = Math.max(i + pool.base, start);
       const b = Math.min(i + pool.base + 2 ** order, end);
-      if (a < b && !isLeased(m, a, b - a)) out.push({ start: a, end: b });
+      if (a < b) out.push(...ownParts(m, borrowed, a, b));
     });
   };
   if (ranges === undefined) take(pool.base, pool.base + pool.pages);

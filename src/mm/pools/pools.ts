@@ -10,7 +10,8 @@
 //   alloc free  frames, as a principal                                      EPERM ENOMEM
 //   stat list   numbers                                                     ENOENT
 //
-// Verbs of other files: borrow and giveBack (pool-lease.ts), allocSet (alloc-set.ts), chunkTop (chunk-cost.ts), revoke.
+//   borrow      a lease of free frames of another pool                      EPERM ENOSPC ENOMEM EXDEV EINVAL ENOENT
+//   reclaim     ends a lease (pool-lease.ts)                                EBUSY EPERM ENOSPC ENOENT
 // Every verb does all or nothing, returns its refusal as a value, and sends one event. Who asks is an argument; root may
 // everything. A source is named by a pool's name, or by a node's ("node0"): its zones, the highest first, but never
 // ZONE_MOVABLE unless the pool's zones say so: frames of it serve only requests that may be moved.
@@ -33,10 +34,12 @@ import {
 import { Pool } from '../pool.ts';
 import { type Refusal, refusal } from '../refusal.ts';
 import { sizePcp } from '../vm-tunables.ts';
+import { type BorrowSpec, borrow, type GivenBack, giveBack } from './pool-lease.ts';
 import { type FrameRange, freeOf, givable, moveFree, moveRange } from './pool-move.ts';
 import { rebuildRequests, requestRow } from './pool-requests.ts';
 import {
   attrsOf,
+  type Lease,
   livePools,
   may,
   nodeNamed,
@@ -385,6 +388,21 @@ export class Pools {
     if (!may(attrsOf(m, owner.id), as, 'free')) return no('permission', `${as} may not free pages of ${owner.title}`);
     m.free(pfn);
     return ok(undefined);
+  }
+
+  /** Free frames of one pool for another, to be given back: see pool-lease.ts. */
+  borrow(spec: BorrowSpec, { as = ROOT }: As = {}): Result<Lease, Refusal> {
+    return borrow(this.#m, spec, as);
+  }
+
+  /** Ends a lease: free frames at once, used ones after their contents moved. `partial`: those that can. */
+  reclaim(lease: number, { as = ROOT, partial = false }: As & { partial?: boolean } = {}): Result<GivenBack, Refusal> {
+    return giveBack(this.#m, lease, as, { partial });
+  }
+
+  /** Leases that are open, by id. */
+  leases(): Lease[] {
+    return [...poolTableOf(this.#m).leases.values()].sort((x, y) => x.id - y.id);
   }
 
   stat(name: string, { as = ROOT }: As = {}): Result<PoolStat, Refusal> {

@@ -16,8 +16,9 @@ import { PAGEBLOCK_PAGES } from '../geometry.ts';
 import type { Machine } from '../machine.ts';
 import type { Pool } from '../pool.ts';
 import { type Refusal, refusal } from '../refusal.ts';
+import { describeLease } from './pool-fit.ts';
 import { type FrameRange, freeOf, givable, moveFree, moveRange } from './pool-move.ts';
-import { attrsOf, hasPoolTable } from './pool-table.ts';
+import { attrsOf, hasPoolTable, leasedIn, poolTableOf } from './pool-table.ts';
 import { reshare } from './pool-watermarks.ts';
 
 /**
@@ -27,6 +28,11 @@ import { reshare } from './pool-watermarks.ts';
 export function vacateBlock(m: Machine, block: FrameRange): Result<(() => void) | undefined, Refusal> {
   if (!hasPoolTable(m) || m.pools.length === m.zones.length) return ok(undefined);
   const owners = m.owners.ownersIn(block.start, block.end).map((id) => m.pools[id] as Pool);
+  const table = poolTableOf(m);
+  const lease = table.leases.size === 0 ? undefined : leasedIn(table, ...framesOf(m, block));
+  if (lease !== undefined) {
+    return err(refusal('pool-busy', `it has frames of ${describeLease(m, lease)}, which has to end first`));
+  }
   const undo: (() => void)[] = [];
   for (const pool of owners) {
     if (pool?.kind !== 'user') continue;
@@ -39,6 +45,12 @@ export function vacateBlock(m: Machine, block: FrameRange): Result<(() => void) 
   return ok(() => {
     for (let back = undo.pop(); back !== undefined; back = undo.pop()) back();
   });
+}
+
+/** First frame number of a block, and the one behind its last. */
+function framesOf(m: Machine, block: FrameRange): [number, number] {
+  const start = m.sections.pfnOf(block.start);
+  return [start, start + block.end - block.start];
 }
 
 function vacate(m: Machine, pool: Pool, block: FrameRange, undo: (() => void)[]): Refusal | undefined {
