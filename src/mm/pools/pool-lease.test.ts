@@ -309,16 +309,21 @@ describe('a lease ends', () => {
     }
   });
 
-  it('LE7 a lender that grew to its max, a borrower that promised what it borrowed', () => {
+  it('LE5 LE7 what is on loan is still within the lender’s max, and in nobody’s min', () => {
     const { m, p } = small();
-    must(p.create({ name: 'web', pages: 1000 }));
+    must(p.create({ name: 'web', pages: 1000, max: 2000 }));
     must(p.create({ name: 'batch', pages: 100 }));
     const { id } = must(p.borrow({ from: 'web', to: 'batch', pages: 500 }));
-    must(p.setattr('web', { max: 600 }));
-    expect(why(p.reclaim(id))).toBe('ENOSPC guarantee');
-    must(p.setattr('web', { max: 1000 }));
     expect(onLoan(m, must(p.stat('web')).id)).toEqual({ in: 0, out: 500 });
+    expect(why(p.setattr('web', { max: 999 }))).toBe('ENOSPC guarantee'); // 500 pages, and 500 that will come back
+    must(p.setattr('web', { max: 1000 }));
+    expect(why(p.resize('web', 501))).toBe('EINVAL bad-argument');
+    expect(why(p.move('node0-DMA32', 'web', { count: 1 }))).toBe('ENOSPC guarantee');
+    expect(why(p.setattr('batch', { min: 101 }))).toBe('ENOSPC guarantee'); // 600 pages, 100 its own
+    must(p.setattr('batch', { min: 100 }));
+    expect(why(p.resize('batch', 599))).toBe('ENOSPC guarantee');
     expect(why(p.reclaim(id))).toBe('ok');
+    expect([managed(p, 'web'), managed(p, 'batch')]).toEqual([1000, 100]);
   });
 });
 

@@ -34,12 +34,14 @@ import {
 import { Pool } from '../pool.ts';
 import { type Refusal, refusal } from '../refusal.ts';
 import { sizePcp } from '../vm-tunables.ts';
+import { describeLease, onLoan, roomOf } from './pool-fit.ts';
 import { type BorrowSpec, borrow, type GivenBack, giveBack } from './pool-lease.ts';
 import { type FrameRange, freeOf, givable, moveFree, moveRange } from './pool-move.ts';
 import { rebuildRequests, requestRow } from './pool-requests.ts';
 import {
   attrsOf,
   type Lease,
+  leasedIn,
   livePools,
   may,
   nodeNamed,
@@ -218,8 +220,9 @@ export class Pools {
     const attrs = found.value;
     const pool = m.pools[attrs.id] as Pool;
     if (!isCount(pages)) return no('bad-argument', `pool ${name}: ${pages} is no number of pages`);
-    if (pages > attrs.max)
-      return no('bad-argument', `pool ${name}: ${pages} pages are more than its max, ${attrs.max}`);
+    const loans = onLoan(m, attrs.id);
+    if (pages + loans.out > attrs.max)
+      return no('bad-argument', `pool ${name}: ${pages + loans.out} pages are more than its max, ${attrs.max}`);
     const delta = pages - pool.managed;
     if (delta > 0) {
       const sources = this.#sources(attrs);
@@ -227,8 +230,8 @@ export class Pools {
       if (enough !== undefined) return no(enough.reason, `pool ${name}: ${enough.message}`);
       this.#carve(sources, pool, delta, attrs.ranges);
     } else if (delta < 0) {
-      if (pages < attrs.min)
-        return no('guarantee', `pool ${name}: ${pages} pages are fewer than its min, ${attrs.min}`);
+      if (pages - loans.in < attrs.min)
+        return no('guarantee', `pool ${name}: ${pages - loans.in} pages are fewer than its min, ${attrs.min}`);
       const free = givable(m, pool);
       if (free < -delta) return no('pool-busy', `pool ${name}: ${-delta} pages are to go, ${free} are free`);
       this.#giveBack(attrs, pool, -delta);
@@ -263,8 +266,7 @@ export class Pools {
       const owned = ranges.reduce((n, r) => n + this.#ownedIn(from, r), 0);
       const spare = this.#spare(from, a, ranges, used);
       if (spare !== undefined) return no(spare.reason, spare.message);
-      if (to.present + owned > b.max)
-        return no('guarantee', `pool ${dst} has ${to.present} pages, its max is ${b.max}`);
+      if (owned > roomOf(m, b)) return no('guarantee', `pool ${dst} has ${to.present} pages, its max is ${b.max}`);
       const done: FrameRange[] = [];
       for (const r of ranges) {
         const result = moveRange(m, from, to, r, { used });
@@ -290,10 +292,15 @@ export class Pools {
     const next = merged(m, attrs, change);
     if (!next.ok) return next;
     const pool = m.pools[attrs.id] as Pool;
-    if (next.value.min > pool.managed && next.value.kind === 'user') {
+    const loans = onLoan(m, attrs.id);
+    const own = pool.managed - loans.in; // what is borrowed can be promised to nobody
+    if (next.value.min > own && next.value.kind === 'user') {
+      return no('guarantee', `pool ${name} has ${own} pages, fewer than a min of ${next.value.min}: resize it first`);
+    }
+    if (next.value.max < pool.present + loans.out) {
       return no(
         'guarantee',
-        `pool ${name} has ${pool.managed} pages, fewer than a min of ${next.value.min}: resize it first`,
+        `pool ${name} has ${pool.present + loans.out} pages, more than a max of ${next.value.max}`,
       );
     }
     const foreign = [...pool.labels.keys()].find((id) => !next.value.nodes.includes((m.pools[id] as Pool).node));
@@ -496,10 +503,14 @@ export class Pools {
     used: string,
   ): { reason: 'guarantee' | 'pool-busy'; message: string } | undefined {
     from.alloc.drain();
+    for (const r of ranges) {
+      const lease = leasedIn(poolTableOf(this.#m), r.start, r.end);
+      if (lease?.to === from.id) return { reason: 'pool-busy', message: `frames of ${describeLease(this.#m, lease)}` };
+    }
     const owned = ranges.reduce((n, r) => n + this.#ownedIn(from, r), 0);
     const free = ranges.reduce((n, r) => n + freeOf(this.#m, from, r.start, r.end), 0);
     const leaves = used === 'donate' ? free : owned; // what is evacuated takes other free frames
-    const kept = from.alloc.nrFree() - leaves;
+    const kept = givable(this.#m, from) - leaves;
     if (kept < a.min)
       return { reason: 'guarantee', message: `${from.title}: ${kept} pages would stay free, its min is ${a.min}` };
     return undefined;
@@ -528,11 +539,11 @@ export class Pools {
         : b.ranges.reduce((n, r) => n + freeOf(m, from, r.start, r.end), 0),
     );
     const floor = a.kind === 'zone' ? Math.max(0, from.watermarks.min) : a.min;
-    const most = Math.max(0, Math.min(free - floor, b.max - to.present));
+    const room = roomOf(m, b);
+    const most = Math.max(0, Math.min(free - floor, room));
     if (count <= most) return ok(count);
     if (partial) return ok(most);
-    if (b.max - to.present < count)
-      return no('guarantee', `pool ${b.name} has ${to.present} pages, its max is ${b.max}`);
+    if (room < count) return no('guarantee', `pool ${b.name} has ${to.present} pages, its max is ${b.max}`);
     if (free < count) return no('no-memory', `pool ${a.name}: ${count} pages are asked for, ${free} are free`);
     return no('guarantee', `pool ${a.name}: ${free - count} pages would stay free, ${floor} have to`);
   }
@@ -661,9 +672,10 @@ export class Pools {
       const free = ranges.reduce((n, r) => n + freeOf(m, pool, r.start, r.end), 0);
       const take = Math.min(left, free);
       if (take === 0) continue;
-      moveFree(m, pool, zone, take, zones.length === 1 ? undefined : ranges);
+      // Borrowed frames are free here too, and stay.
+      const moved = moveFree(m, pool, zone, take, zones.length === 1 ? undefined : ranges);
       this.#settled(pool, zone);
-      left -= take;
+      left -= moved.reduce((n, r) => n + r.end - r.start, 0);
     }
   }
 
@@ -723,12 +735,7 @@ export class Pools {
     const m = this.#m;
     const pool = m.pools[a.id] as Pool;
     const free = pool.alloc.nrFree() + pool.alloc.pcpPages();
-    let borrowedIn = 0;
-    let borrowedOut = 0;
-    for (const lease of poolTableOf(m).leases.values()) {
-      if (lease.to === a.id) borrowedIn += lease.pages;
-      if (lease.from === a.id) borrowedOut += lease.pages;
-    }
+    const loans = onLoan(m, a.id);
     return {
       name: a.name,
       id: a.id,
@@ -747,8 +754,8 @@ export class Pools {
       managed: pool.managed,
       free,
       used: pool.managed - free - pool.alloc.nrIsolated(),
-      borrowedIn,
-      borrowedOut,
+      borrowedIn: loans.in,
+      borrowedOut: loans.out,
       state: a.state === 'draining' ? 'draining' : 'active',
     };
   }
