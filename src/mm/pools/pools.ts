@@ -230,8 +230,8 @@ export class Pools {
       if (enough !== undefined) return no(enough.reason, `pool ${name}: ${enough.message}`);
       this.#carve(sources, pool, delta, attrs.ranges);
     } else if (delta < 0) {
-      if (pages - loans.in < attrs.min)
-        return no('guarantee', `pool ${name}: ${pages - loans.in} pages are fewer than its min, ${attrs.min}`);
+      const own = Math.max(0, pages - loans.in);
+      if (own < attrs.min) return no('guarantee', `pool ${name}: ${own} pages are fewer than its min, ${attrs.min}`);
       const free = givable(m, pool);
       if (free < -delta) return no('pool-busy', `pool ${name}: ${-delta} pages are to go, ${free} are free`);
       this.#giveBack(attrs, pool, -delta);
