@@ -103,6 +103,27 @@ describe('where a pool lies', () => {
     expect(choose({}, memory, mib(32)).extents.map((e) => e.end)).toEqual([gib(8) + mib(16)]);
   });
 
+  it('DR13 of windows that lack as much, the highest is named', () => {
+    const memory = [at(0, 10, extent(gib(8), gib(8) + 4), extent(gib(12), gib(12) + 4), extent(gib(16), gib(16) + 1))];
+    expect(refused({ windowBits: 32 }, memory, 6).best).toEqual({
+      window: extent(gib(12), gib(16)),
+      pages: 4,
+      missing: 2,
+    });
+  });
+
+  it('DR14 pages that only a segment from another node reaches are as far as the farther of the two', () => {
+    // The border lies inside of an aligned block: no segment begins there.
+    const rule: DmaRule = { align: 2 ** 26 };
+    const block = gib(8);
+    const split = [at(0, 21, extent(block, block + 1)), at(1, 10, extent(block + 1, block + 4))];
+    expect(choose(rule, split, 2).distance).toBe(2 * 21);
+    const mirrored = [at(1, 10, extent(block, block + 1)), at(0, 21, extent(block + 1, block + 4))];
+    expect(choose(rule, mirrored, 2).distance).toBe(2 * 21);
+    const elsewhere = [...mirrored, at(1, 10, extent(gib(4), gib(4) + 2))];
+    expect(choose(rule, elsewhere, 2)).toMatchObject({ extents: [extent(gib(4), gib(4) + 2)], distance: 2 * 10 });
+  });
+
   it('DR13 no page at all is a refusal without a best window', () => {
     const no = refused({ addrMax: { bits: 24 } }, [at(0, 10, extent(mib(16), gib(1)))], 1);
     expect([no.refusal.reason, no.refusal.errno, no.best]).toEqual(['no-window', 'ENOSPC', undefined]);
@@ -206,6 +227,9 @@ describe('where a buffer lies', () => {
     expect(Array.isArray(got) && got.length === 1000 && pagesOf(got) === 1000).toBe(true);
     expect(place({ windowBits: 12 }, whole, 1)).toEqual([extent(gib(1028) - 1, gib(1028))]);
     expect(place({ windowBits: 12 }, whole, 2)).toBe('ENOSPC');
+    // The highest whole window stands for all: the one above it has one page.
+    const odd = [extent(gib(4), gib(1028) - 1)];
+    expect(place({ windowBits: 13 }, odd, 2)).toEqual([extent(gib(1028) - 4, gib(1028) - 2)]);
   });
 
   it.each([0, -1, 1.5, Number.NaN])('DR22 a buffer of %d bytes is none: EINVAL', (bytes) => {

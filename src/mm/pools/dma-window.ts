@@ -189,7 +189,7 @@ function piecesOf(form: DmaForm, parts: readonly Piece[], costOf: EvacuationCost
         cost += from === p.start && to === p.end ? p.cost : costOf(toPfn(from), toPfn(to));
       }
       pieces.push({ start, end, distance, cost });
-      start = alignUp(end, align);
+      start = end; // a multiple of the alignment too, or the end of the run
     }
   }
   return pieces;
