@@ -62,6 +62,7 @@ export {
   type ZoneName,
 } from './page-class.ts';
 export type { Pool } from './pool.ts';
+export type { AllocSetSpec, SetMember, SetRefusal } from './pools/alloc-set.ts';
 export type { BorrowSpec, GivenBack } from './pools/pool-lease.ts';
 export {
   type FallbackEdge,

@@ -8,6 +8,7 @@
 //   setattr     owner, permissions, priority, min, low, max, masks          EACCES EINVAL ENOSPC EXDEV
 //   setFallback where requests go when the pool is empty                    EACCES EINVAL ENOENT
 //   alloc free  frames, as a principal                                      EPERM ENOMEM
+//   allocSet    one allocation on each of several nodes (alloc-set.ts)      ENOMEM EPERM EINVAL ENOENT
 //   stat list   numbers                                                     ENOENT
 //
 //   borrow      a lease of free frames of another pool                      EPERM ENOSPC ENOMEM EXDEV EINVAL ENOENT
@@ -34,6 +35,7 @@ import {
 import { Pool } from '../pool.ts';
 import { type Refusal, refusal } from '../refusal.ts';
 import { sizePcp } from '../vm-tunables.ts';
+import { type AllocSetSpec, allocSet, type SetMember, type SetRefusal } from './alloc-set.ts';
 import { describeLease, onLoan, roomOf } from './pool-fit.ts';
 import { type BorrowSpec, borrow, type GivenBack, giveBack } from './pool-lease.ts';
 import { type FrameRange, freeOf, givable, moveFree, moveRange } from './pool-move.ts';
@@ -395,6 +397,11 @@ export class Pools {
     if (!may(attrsOf(m, owner.id), as, 'free')) return no('permission', `${as} may not free pages of ${owner.title}`);
     m.free(pfn);
     return ok(undefined);
+  }
+
+  /** One allocation on each of several nodes, all or none: see alloc-set.ts. The refusal says which node had none. */
+  allocSet(spec: AllocSetSpec, { as = ROOT }: As = {}): Result<SetMember[], SetRefusal> {
+    return allocSet(this.#m, spec, as);
   }
 
   /** Free frames of one pool for another, to be given back: see pool-lease.ts. */
