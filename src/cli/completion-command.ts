@@ -3,13 +3,22 @@
 // Nothing is read when Tab is pressed: words are in the script. Targets are completed up to their colon.
 
 import type { Command } from 'commander';
+import { DEMO_NAMES } from './demo-command.ts';
 import { EXIT } from './exit-code.ts';
 import type { Io } from './io.ts';
 import { complain } from './options.ts';
 
 const SHELLS = ['bash', 'zsh', 'fish'] as const;
 const TARGETS = ['block:', 'range:', 'node:', 'zone:', 'dimm:', 'size:'];
-const LS = ['blocks', 'zones', 'nodes', 'dimms'];
+/** What may stand behind a command, besides its options. */
+const WORDS: Readonly<Record<string, readonly string[]>> = {
+  ls: ['blocks', 'zones', 'nodes', 'dimms'],
+  completion: SHELLS,
+  demo: DEMO_NAMES,
+  check: TARGETS,
+  explain: TARGETS,
+  map: TARGETS,
+};
 /** Options that take a file or a directory. */
 const FILES = new Set([`--from`, '--sysroot', '-s']);
 
@@ -58,14 +67,7 @@ function verbsOf(program: Command): Verb[] {
       ),
       { flag: '--help', about: 'help' },
     ],
-    words:
-      c.name() === 'ls'
-        ? LS
-        : c.name() === 'completion'
-          ? SHELLS
-          : /^(check|explain|map)$/.test(c.name())
-            ? TARGETS
-            : [],
+    words: WORDS[c.name()] ?? [],
   }));
 }
 

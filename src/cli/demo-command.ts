@@ -2,16 +2,28 @@
 //
 //   rfc2018     the trace of Salvador and Hildenbrand 2018, line by line; what the machine counted goes to stderr
 //   gigantic    1 GiB pages that remain, by policy and block size
+//   pools       the list of the demonstrations of pools, one for each problem of Snook 2007
+//   pools/NAME  one of them: what happened in words, and the figures before and after
 
 import type { Command } from 'commander';
 import { formatSize } from '#base/format';
-import { GIGANTIC_DIMM_BYTES, type GiganticRow, gigantic, type RfcStage, rfc2018 } from '#demo/index';
+import {
+  type DemoResult,
+  GIGANTIC_DIMM_BYTES,
+  type GiganticRow,
+  gigantic,
+  POOL_DEMOS,
+  type PoolDemo,
+  type RfcStage,
+  rfc2018,
+} from '#demo/index';
 import { EXIT } from './exit-code.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
 import { complain } from './options.ts';
+import { wrap } from './style.ts';
 import { type Column, formatTable } from './table.ts';
 
-type Options = { readonly json?: boolean; readonly quiet?: boolean };
+type Options = { readonly json?: boolean; readonly quiet?: boolean; readonly seed?: string };
 
 type Demo = {
   readonly about: string;
@@ -21,7 +33,11 @@ type Demo = {
 const DEMOS: Readonly<Record<string, Demo>> = {
   rfc2018: { about: 'a DIMM that hosts its own struct pages comes and goes (Salvador, Hildenbrand 2018)', run: runRfc },
   gigantic: { about: 'how many 1 GiB pages each place of the struct pages leaves', run: runGigantic },
+  pools: { about: 'pools that no kernel has: a demo for each problem of Snook 2007', run: listPools },
 };
+
+/** "pools/containers" and so on: what may stand behind `dimmer demo`. */
+export const DEMO_NAMES: readonly string[] = [...Object.keys(DEMOS), ...POOL_DEMOS.map((d) => `pools/${d.name}`)];
 
 export function addDemo(program: Command, io: Io, exit: (code: number) => void): void {
   program
@@ -30,13 +46,16 @@ export function addDemo(program: Command, io: Io, exit: (code: number) => void):
     .argument('[name]', `${Object.keys(DEMOS).join(', ')}; without a name: the list`)
     .option('-J, --json', 'a JSON document')
     .option('-q, --quiet', 'only the trace, nothing on stderr')
+    .option('--seed <number>', 'of pools/NAME: chance of another seed')
     .addHelpText(
       'after',
       `
 Examples:
   dimmer demo                         the list
   dimmer demo rfc2018                 80 leaves of struct pages, freed last to first
-  dimmer demo gigantic --json`,
+  dimmer demo gigantic --json
+  dimmer demo pools                   ten problems, ten uses of pools
+  dimmer demo pools/embedded          one of them`,
     )
     .action((name: string | undefined, options: Options) => exit(run(io, name, options)));
 }
@@ -46,11 +65,24 @@ function run(io: Io, name: string | undefined, options: Options): number {
     for (const [key, demo] of Object.entries(DEMOS)) io.out(`${key.padEnd(10)} ${demo.about}\n`);
     return EXIT.OK;
   }
+  const seed = options.seed === undefined ? undefined : Number(options.seed);
+  if (seed !== undefined && !(/^\d+$/.test(options.seed ?? '') && seed <= 0xffff_ffff))
+    return complain(io, { exit: EXIT.USAGE, sentence: `--seed takes 0 to 4294967295, not "${options.seed}"` });
+  const pool = POOL_DEMOS.find((d) => `pools/${d.name}` === name);
+  if (pool !== undefined) {
+    runPool(io, pool, seed, options);
+    return EXIT.OK;
+  }
+  if (name.startsWith('pools/')) {
+    const sentence = `demo pools knows ${POOL_DEMOS.map((d) => d.name).join(', ')}, not "${name.slice(6)}"`;
+    return complain(io, { exit: EXIT.USAGE, sentence });
+  }
   const demo = Object.hasOwn(DEMOS, name) ? DEMOS[name] : undefined;
   if (demo === undefined) {
     const sentence = `demo knows ${Object.keys(DEMOS).join(', ')}, not "${name}"`;
     return complain(io, { exit: EXIT.USAGE, sentence });
   }
+  if (seed !== undefined) return complain(io, { exit: EXIT.USAGE, sentence: `demo ${name} leaves nothing to chance` });
   demo.run(io, options);
   return EXIT.OK;
 }
@@ -109,3 +141,41 @@ function runGigantic(io: Io, options: Options): void {
       `Measured: taken on a machine, one after the other. Derived: aligned GiB without struct pages in them.\n\n${table(io, rows, GIGANTIC_COLUMNS)}`,
   );
 }
+
+const POOL_COLUMNS: readonly Column<PoolDemo>[] = [
+  { name: 'DEMO', align: 'left', help: 'as dimmer demo takes it', text: (d) => `pools/${d.name}` },
+  { name: 'PROBLEM', align: 'left', help: 'in the words of the mail', text: (d) => d.problem, prose: true },
+];
+
+function listPools(io: Io, options: Options): void {
+  if (options.json === true) {
+    const demos = POOL_DEMOS.map((d) => ({ name: `pools/${d.name}`, problem: d.problem }));
+    io.out(document('demo-pools', { demos }));
+    return;
+  }
+  io.out(table(io, POOL_DEMOS, POOL_COLUMNS));
+}
+
+function runPool(io: Io, demo: PoolDemo, seed: number | undefined, options: Options): void {
+  const result = demo.run(seed === undefined ? {} : { seed });
+  if (options.json === true) {
+    io.out(document('demo-pools', { name: `pools/${demo.name}`, problem: demo.problem, ...result }));
+    return;
+  }
+  const quoted = wrap(demo.problem, Math.min(widthOf(io) ?? PROSE_WIDTH, PROSE_WIDTH) - 2).map((l) => `> ${l}\n`);
+  io.out(`${quoted.join('')}\n${result.title}\n\n`);
+  for (const line of result.lines) io.out(`${line}\n`);
+  io.out(`\n${table(io, result.table.rows, columnsOf(result.table))}`);
+}
+
+/** A sentence is easier to read in lines that are not as wide as the widest terminal. */
+const PROSE_WIDTH = 120;
+
+/** The first column says what a row is about; a column of figures stands right. */
+const columnsOf = (t: DemoResult['table']): Column<DemoResult['table']['rows'][number]>[] =>
+  t.columns.map((name, k) => ({
+    name,
+    align: k === 0 ? 'left' : 'right',
+    help: '',
+    text: (row) => String(row[k]),
+  }));

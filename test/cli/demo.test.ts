@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { describe, expect, it } from 'vitest';
+import { POOL_DEMOS } from '#demo/index';
 import { ROOT } from '../support/source-files.ts';
 import { runCli } from './run-cli.ts';
 
@@ -44,7 +45,57 @@ describe('demo', () => {
     expect(runCli(['demo', name])).toEqual({
       code: 2,
       out: '',
-      err: `dimmer: demo knows rfc2018, gigantic, not "${name}"\n`,
+      err: `dimmer: demo knows rfc2018, gigantic, pools, not "${name}"\n`,
+    });
+  });
+
+  describe('pools', () => {
+    const schema = JSON.parse(readFileSync(join(ROOT, 'docs/formats/demo-pools.schema.json'), 'utf8')) as object;
+    const validate = new Ajv2020({
+      strict: true,
+      allErrors: true,
+      allowUnionTypes: true,
+      strictRequired: false,
+    }).compile(schema);
+
+    it('lists the demos of pools, each with the words of the mail', () => {
+      const { code, out, err } = runCli(['demo', 'pools'], { env: {} });
+      expect({ code, err }).toEqual({ code: 0, err: '' });
+      for (const d of POOL_DEMOS) expect(out).toContain(`pools/${d.name} `);
+      expect(out.split('\n').length).toBe(POOL_DEMOS.length + 2);
+      const list = JSON.parse(runCli(['demo', 'pools', '--json']).out);
+      expect(validate(list), JSON.stringify(validate.errors)).toBe(true);
+      expect(list.demos.length).toBe(POOL_DEMOS.length);
+    });
+
+    it.each(POOL_DEMOS.map((d) => d.name))(
+      'pools/%s prints its words and figures, --json what its schema says',
+      async (name) => {
+        const { code, out, err } = runCli(['demo', `pools/${name}`]);
+        expect({ code, err }).toEqual({ code: 0, err: '' });
+        await expect(out).toMatchFileSnapshot(`../golden/cli/demo-pools-${name}.txt`);
+        const document = JSON.parse(runCli(['demo', `pools/${name}`, '--json']).out);
+        expect(validate(document), JSON.stringify(validate.errors)).toBe(true);
+        const named = Object.keys((schema as { properties: object }).properties).filter((k) => k !== 'demos');
+        expect(Object.keys(document).sort()).toEqual(named.sort());
+      },
+    );
+
+    it('--seed is another chance; nonsense and demos without chance refuse it', () => {
+      const facts = (seed: string): unknown =>
+        JSON.parse(runCli(['demo', 'pools/embedded', '--json', '--seed', seed]).out).facts;
+      expect(facts('1')).not.toEqual(facts('2'));
+      expect(runCli(['demo', 'pools/embedded', '--seed', '-1']).code).toBe(2);
+      expect(runCli(['demo', 'pools/embedded', '--seed', '1e3']).err).toBe(
+        'dimmer: --seed takes 0 to 4294967295, not "1e3"\n',
+      );
+      expect(runCli(['demo', 'rfc2018', '--seed', '1']).err).toBe('dimmer: demo rfc2018 leaves nothing to chance\n');
+    });
+
+    it('a name that is none: the names there are', () => {
+      const { code, err } = runCli(['demo', 'pools/none']);
+      expect(code).toBe(2);
+      expect(err).toMatch(/^dimmer: demo pools knows (.*, )?embedded(, .*)?, not "none"\n$/);
     });
   });
 });
