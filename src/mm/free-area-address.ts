@@ -34,7 +34,7 @@ import type { Code } from '#base/specialise';
 import { specialise } from '#base/specialise';
 import type { FreeArea } from './free-area.ts';
 import { addressReads } from './free-area-address-read.ts';
-import { carveColumns, forEachUsedRun } from './free-area-columns.ts';
+import { carveColumns, columnBytes, forEachUsedRun } from './free-area-columns.ts';
 import {
   CHUNK_PAGES,
   MAX_ORDER,
@@ -71,19 +71,42 @@ export type AddressColumns = {
 export interface AddressArea extends FreeArea {
   /** @internal */
   readonly columns: AddressColumns;
+  /**
+   * `address` only: takes over the chunk at frame i, of which this area has nothing, with what its records say is free
+   * and the types that are set by `types` (0..5 of its two pageblocks). `whole`: it is one free chunk of order 10, its
+   * records are zero. Cost: two records read, at most twenty summary bits.
+   */
+  adoptChunk(i: number, types: readonly [number, number], whole: boolean): void;
+  /**
+   * `address` only: the reverse. The chunk at frame i leaves the summaries, its records stay as they are for the next
+   * area over the same table. @returns whether it was free as one chunk of order 10
+   */
+  releaseChunk(i: number): boolean;
 }
+
+/**
+ * Tables that are there already, for src/mm/shared: all columns from a byte of a buffer on (a multiple of 64), or the
+ * records alone. Zeros are a new area.
+ */
+export type AddressStore = { readonly buffer: ArrayBufferLike; readonly at: number } | { readonly record: Int32Array };
 
 /**
  * An area with nothing in it: frames arrive by online(), free() or put().
  *
  * @param pages      a multiple of 1024, at most 2^31
  * @param placement  lowest address first, or single frames from the fullest pageblock
+ * @param store      where its columns lie; left out: in memory of its own
  */
-export function createAddressArea(pages: number, placement: 'address' | 'fullest', code: Code): AddressArea {
+export function createAddressArea(
+  pages: number,
+  placement: 'address' | 'fullest',
+  code: Code,
+  store?: AddressStore,
+): AddressArea {
   assert(pages > 0 && pages % CHUNK_PAGES === 0 && pages <= 2 ** 31, 'an area is chunks of 1024 pages, up to 2^31', {
     pages,
   });
-  const columns = newColumns(pages, placement === 'fullest' ? FULLEST_BINS : 0);
+  const columns = newColumns(pages, placement === 'fullest' ? FULLEST_BINS : 0, store);
   const core = specialise(addressCore, code)(columns, assert);
   const reads = addressReads(columns);
   return {
@@ -99,6 +122,8 @@ export function createAddressArea(pages: number, placement: 'address' | 'fullest
     put: core.put,
     typeOf: core.typeOf,
     setPageblockType: core.setPageblockType,
+    adoptChunk: core.adoptChunk,
+    releaseChunk: core.releaseChunk,
     online: (start, end) => online(columns, start, end),
     copyFrom(other) {
       const from = (other as Partial<AddressArea>).columns;
@@ -112,7 +137,12 @@ export function createAddressArea(pages: number, placement: 'address' | 'fullest
   };
 }
 
-function newColumns(pages: number, bins: number): AddressColumns {
+/** Bytes of the buffer that holds all columns of an area with placement `address`. */
+export function addressAreaBytes(pages: number): number {
+  return columnBytes(columnLengths(pages, 0).bytes);
+}
+
+function columnLengths(pages: number, bins: number) {
   const blocks = pages / PAGEBLOCK_PAGES;
   const up = (n: number): number => Math.ceil(n / 32);
   const level0 = up(blocks);
@@ -124,33 +154,50 @@ function newColumns(pages: number, bins: number): AddressColumns {
   const sections = Math.ceil(blocks / PAGEBLOCKS_PER_SECTION);
   const counted = bins > 0 ? blocks : 0;
   const recordWords = blocks * RECORD_WORDS;
-  const columns = carveColumns([
-    recordWords * 4,
-    blocks * 4,
+  return {
+    bytes: [recordWords * 4, blocks * 4, blocks, summaryWords * 4, NR_MIGRATE_TYPES * 4, sections, counted * 2],
     blocks,
-    summaryWords * 4,
-    NR_MIGRATE_TYPES * 4,
+    recordWords,
+    summaryWords,
     sections,
-    counted * 2,
-  ]);
+    counted,
+    levels: { listWords, level1, level2, level3 },
+  };
+}
+
+function newColumns(pages: number, bins: number, store: AddressStore | undefined): AddressColumns {
+  const { bytes, blocks, recordWords, summaryWords, sections, counted, levels } = columnLengths(pages, bins);
+  const record = store !== undefined && 'record' in store ? store.record : undefined;
+  const within = store !== undefined && 'buffer' in store ? store : undefined;
+  assert(record === undefined || record.length === recordWords, 'records of another area', { pages });
+  const columns = carveColumns(record === undefined ? bytes : [0, ...bytes.slice(1)], within);
   return {
     pages,
     bins,
-    record: columns.int32(recordWords),
+    record: record ?? columns.int32(recordWords),
     nonzero: columns.int32(blocks),
     type: columns.uint8(blocks),
     lists: columns.int32(summaryWords),
     slots: columns.int32(NR_MIGRATE_TYPES),
     seen: columns.uint8(sections),
     blockFree: columns.uint16(counted),
-    listWords,
-    level1,
-    level2,
-    level3,
+    ...levels,
   };
 }
 
-type Core = Pick<FreeArea, 'alloc' | 'allocBulk' | 'free' | 'first' | 'take' | 'put' | 'typeOf' | 'setPageblockType'>;
+type Core = Pick<
+  AddressArea,
+  | 'alloc'
+  | 'allocBulk'
+  | 'free'
+  | 'first'
+  | 'take'
+  | 'put'
+  | 'typeOf'
+  | 'setPageblockType'
+  | 'adoptChunk'
+  | 'releaseChunk'
+>;
 
 /**
  * The mechanism: a factory by the contract of base/specialise.ts. Its columns become constants of the machine code.
@@ -554,7 +601,43 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
     return moved;
   }
 
-  return { alloc, allocBulk, free, first, take, put, typeOf, setPageblockType };
+  /** Order o below 10 of pageblock b, by what is known of its record: is there a free chunk? */
+  const hasOrder = (b: number, o: number): boolean =>
+    ((o <= 4 ? nonzero[b] : record[(b << 5) + 31]) & orderBits[o]) !== 0;
+
+  function adoptChunk(i: number, types: readonly [number, number], whole: boolean): void {
+    const first = i >>> 9;
+    if (fullest) check(false, 'adoptChunk: placement address only', { i });
+    seen[first >>> 6] = 1;
+    type[first] = types[0] ^ 1;
+    type[first + 1] = types[1] ^ 1;
+    if (whole) {
+      if (types[0] !== types[1]) check(false, 'adoptChunk: the halves of a chunk have one type', { i });
+      setList(10, types[0], first);
+      return;
+    }
+    for (let b = first; b <= first + 1; b++) {
+      let words = 0;
+      for (let w = 0; w < 31; w++) if (record[(b << 5) + w] !== 0) words |= 1 << w;
+      nonzero[b] = words;
+      for (let o = 0; o < 10; o++) if (hasOrder(b, o)) setList(o, type[b] ^ 1, b);
+    }
+  }
+
+  function releaseChunk(i: number): boolean {
+    const first = i >>> 9;
+    if (fullest) check(false, 'releaseChunk: placement address only', { i });
+    const whole = chunkIsFree(first);
+    if (whole) clearList(10, type[first] ^ 1, first);
+    for (let b = first; b <= first + 1; b++) {
+      if (!whole) for (let o = 0; o < 10; o++) if (hasOrder(b, o)) clearList(o, type[b] ^ 1, b);
+      nonzero[b] = 0;
+      type[b] = 0;
+    }
+    return whole;
+  }
+
+  return { alloc, allocBulk, free, first, take, put, typeOf, setPageblockType, adoptChunk, releaseChunk };
 }
 
 /** Sets the summary bits of the chunks in [start, end): the state that freeing every chunk would leave. */

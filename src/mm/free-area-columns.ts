@@ -19,13 +19,21 @@ export interface ColumnCarver {
   float64(length: number): Float64Array;
 }
 
+/** Bytes of the buffer that holds columns of these lengths. */
+export const columnBytes = (lengths: readonly number[]): number =>
+  lengths.reduce((sum, bytes) => sum + padded(bytes), 0);
+
 /**
  * @param lengths  bytes of each column that will be carved, in that order
- * @returns cuts the columns out of one new buffer; asking for more than was announced throws
+ * @param within   where: a new buffer (default), or from a byte of one that is there, with what it holds
+ * @returns cuts the columns out of one buffer; asking for more than was announced throws
  */
-export function carveColumns(lengths: readonly number[]): ColumnCarver {
-  const buffer = new ArrayBuffer(lengths.reduce((sum, bytes) => sum + padded(bytes), 0));
-  let at = 0;
+export function carveColumns(
+  lengths: readonly number[],
+  within?: { readonly buffer: ArrayBufferLike; readonly at: number },
+): ColumnCarver {
+  const buffer = within?.buffer ?? new ArrayBuffer(columnBytes(lengths));
+  let at = within?.at ?? 0;
   const cut = (bytes: number): number => {
     const from = at;
     at += padded(bytes);
