@@ -33,7 +33,7 @@ import type { Machine } from './machine.ts';
 import { ALLOC_CMA, ALLOC_HIGHATOMIC, ALLOC_KEEP_PCP, ALLOC_LAST_RESERVE, ALLOC_NOFRAGMENT } from './page-alloc.ts';
 import { ZONE_MOVABLE, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
 import type { Pool } from './pool.ts';
-import { NODE_OF_REQUEST, takeFromPool } from './pools/request.ts';
+import { NODE_OF_REQUEST, type PoolRequest, takeFromPool } from './pools/request.ts';
 import { refusal } from './refusal.ts';
 
 /** How much of the last memory a request may have: the table above. */
@@ -68,6 +68,9 @@ export function takeFor(m: Machine, holder: number, order: number, options: Allo
   const mt = request & REQUEST_TYPE_MASK;
   const top = (request >>> REQUEST_ZONE_SHIFT) & REQUEST_ZONE_MASK;
   const node = m.holders.node[holder] as number;
+  if (options === undefined && node <= NODE_OF_REQUEST) {
+    return takeFromPool(m, m.requests[NODE_OF_REQUEST - node] as PoolRequest, order, mt, top); // a holder names a row
+  }
   if (node <= NODE_OF_REQUEST || options?.pool !== undefined) return takeForPool(m, node, order, mt, top, options);
   if (options !== undefined) return takeWith(m, order, { mt, top: top as ZoneIndex, node }, options); // two bits
   const list = node < 0 ? (m.zonelists[top] as Int32Array) : m.zonelist(node as NodeId, top as ZoneIndex);

@@ -284,11 +284,8 @@ export class Machine {
     // Linux: free_reserved_page(), adjust_managed_page_count().
     if (((this.holders.request[holder] as number) & REQUEST_UNMANAGED) !== 0) owner.managed += 1 << order;
     if (this.frameWatch !== undefined) this.frameWatch.vacated(index, order, holder);
-    if (order === 0 && owner.kind === 'user') {
-      // Many pools, one call site: see Rings.
-      const { rings } = owner.alloc;
-      if (rings?.push(index - owner.base) === true) return;
-    }
+    const { rings } = owner;
+    if (rings !== undefined && order === 0 && rings.push(index - owner.base)) return;
     owner.alloc.free(index - owner.base, order);
   }
 

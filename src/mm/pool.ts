@@ -32,7 +32,14 @@ import {
   PAGEBLOCK_PAGES,
 } from './geometry.ts';
 import type { KernelProfile } from './kernel-profile.ts';
-import { ALLOC_CMA, ALLOC_KEEP_PCP, ALLOC_NOFRAGMENT, createPageAlloc, type PageAlloc } from './page-alloc.ts';
+import {
+  ALLOC_CMA,
+  ALLOC_KEEP_PCP,
+  ALLOC_NOFRAGMENT,
+  createPageAlloc,
+  type PageAlloc,
+  type Rings,
+} from './page-alloc.ts';
 import { ZONE_NAMES, type ZoneIndex, type ZoneName } from './page-class.ts';
 import type { PcpTuning } from './per-cpu-pages.ts';
 import { NO_WATERMARKS, type Watermarks } from './watermark.ts';
@@ -106,6 +113,8 @@ export class Pool {
   /** First PageIndex of the hull; a multiple of 1024. */
   base: number;
   alloc: PageAlloc;
+  /** Of a user pool without machine code of its own: many pools share one call site (page-alloc.ts: Rings). */
+  rings: Rings | undefined;
   /** Free pages of the allocator by bucket: fallback types, HighAtomic, CMA, Isolate. Read only. */
   nrFree: Float64Array;
   /** Are its per-CPU lists Linux's: of other orders too, and told when the pool falls below its high mark (spec 2.4)? */
@@ -153,6 +162,7 @@ export class Pool {
     this.linuxLists = pcpOf(config) === 'linux';
     this.alloc = this.#createAlloc(hull.pages);
     this.nrFree = this.alloc.columns.nr;
+    this.rings = this.#sharedRings();
   }
 
   /** End minus start of the frames in the pool, holes included. */
@@ -213,6 +223,10 @@ export class Pool {
   /** "Node 0, zone DMA32", or "pool web". */
   get title(): string {
     return this.kind === 'user' ? `pool ${this.name}` : `Node ${this.node}, zone ${this.name}`;
+  }
+
+  #sharedRings(): Rings | undefined {
+    return this.kind === 'user' ? this.alloc.rings : undefined;
   }
 
   #createAlloc(pages: number): PageAlloc {
@@ -290,6 +304,7 @@ export class Pool {
     this.base = base;
     this.alloc = this.#createAlloc(pages);
     this.nrFree = this.alloc.columns.nr;
+    this.rings = this.#sharedRings();
     this.alloc.adoptSettings(old);
     Object.assign(this.alloc.pressure, old.pressure);
     if (empty) return;
@@ -307,6 +322,7 @@ export class Pool {
       this.base = other.base;
       this.alloc = this.#createAlloc(other.pages);
       this.nrFree = this.alloc.columns.nr;
+      this.rings = this.#sharedRings();
     }
     this.alloc.copyFrom(other.alloc);
     this.startPfn = other.startPfn;

@@ -24,11 +24,12 @@ function compile(m: Machine, pool: number, who: Principal): PoolRequest {
     .filter(({ to }) => to.state === 'active' && !isPrivate(to) && to.priority <= a.priority)
     // A zone serves whoever the pool sends there: root drew the edge.
     .filter(({ to }) => to.kind === 'zone' || may(to, who, 'alloc'));
+  const allowed = a.state === 'active' && may(a, who, 'alloc');
   return {
     pool,
     principal: who,
-    allowed: a.state === 'active' && may(a, who, 'alloc'),
-    floor: floorFor(a, who),
+    allowed,
+    floor: allowed ? floorFor(a, who) : Number.POSITIVE_INFINITY,
     bounded,
     fallbacks: bounded
       ? []

@@ -29,7 +29,7 @@ export type PoolRequest = {
   readonly principal: string;
   /** May the principal allocate from the pool at all? */
   readonly allowed: boolean;
-  /** Pages that must stay free in the pool; -Infinity: it may be emptied. */
+  /** Pages that must stay free in the pool; -Infinity: it may be emptied; Infinity: not allowed. */
   readonly floor: number;
   /** Realtime: bounded work, so that nothing is drained, reclaimed or borrowed. */
   readonly bounded: boolean;
@@ -40,9 +40,10 @@ export type PoolRequest = {
 /** 2^order frames by a row. @param mt 0..2 @param top highest zone that will do @returns PageIndex; -1 with lastRefusal */
 export function takeFromPool(m: Machine, request: PoolRequest, order: number, mt: number, top: number): number {
   const pool = m.pools[request.pool] as Pool;
-  if (request.allowed && pool.zone <= top && (pool.nrFree[0] as number) - (1 << order) >= request.floor) {
+  // Whoever may not allocate has a floor that nothing is above.
+  if ((pool.nrFree[0] as number) - (1 << order) >= request.floor && pool.zone <= top) {
     const type = pool.typeFor[mt] as number;
-    const { rings } = pool.alloc;
+    const { rings } = pool;
     const waiting = order === 0 && rings !== undefined ? rings.pop(type) : -1;
     if (waiting >= 0) return waiting + pool.base;
     const i = pool.alloc.alloc(order, type, pool.requestFlags[type]);
