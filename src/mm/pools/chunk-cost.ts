@@ -157,6 +157,8 @@ export class ChunkCosts implements FrameWatch {
   #marked = new Int32Array(0);
   #nrMarked = 0;
   readonly #odd = new Map<number, number>();
+  /** Can an allocation be odd? Nearly always not, and then nobody asks. */
+  #extra: boolean;
   /** By pool id. */
   readonly #indexes: (ChunkIndex | undefined)[] = [];
 
@@ -165,6 +167,7 @@ export class ChunkCosts implements FrameWatch {
     this.#m = m;
     this.#holders = m.holders;
     this.#pageState = settings.pageState;
+    this.#extra = settings.pageState !== undefined;
     this.#weights = { ...CHUNK_WEIGHTS, ...settings.weights };
     this.#byClass = Int32Array.from(PAGE_CLASSES, (cls) => pageWeight(cls, { dirty: false }, this.#weights));
     this.owned(0, m.sections.frames);
@@ -175,25 +178,31 @@ export class ChunkCosts implements FrameWatch {
   occupied(index: number, order: number, holder: number): void {
     const cls = this.#holders.classIndex[holder] as number;
     let weight = this.#byClass[cls] as number;
-    if (this.#pageState !== undefined && cls === FILE) weight = this.#look(index, weight);
-    else if (this.#odd.size > 0) this.#odd.delete(index);
+    if (this.#extra) {
+      if (this.#pageState !== undefined && cls === FILE) weight = this.#look(index, weight);
+      else this.#forget(index);
+    }
     this.#add(index, order, weight);
   }
 
   vacated(index: number, order: number, holder: number): void {
-    this.#add(index, order, -this.#weightOf(index, holder));
-    if (this.#odd.size > 0) this.#odd.delete(index);
+    let weight = this.#byClass[this.#holders.classIndex[holder] as number] as number;
+    if (this.#extra) {
+      weight = this.#odd.get(index) ?? weight;
+      this.#forget(index);
+    }
+    this.#add(index, order, -weight);
   }
 
   moved(from: number, to: number, order: number, holder: number): void {
     const weight = this.#weightOf(from, holder);
     this.#add(from, order, -weight);
     this.#add(to, order, weight);
-    if (this.#odd.size === 0) return;
+    if (!this.#extra) return;
     const odd = this.#odd.get(from);
-    this.#odd.delete(from);
-    if (odd === undefined) this.#odd.delete(to);
-    else this.#odd.set(to, odd);
+    this.#forget(from);
+    if (odd === undefined) this.#forget(to);
+    else this.#remember(to, odd);
   }
 
   owned(start: number, end: number): void {
@@ -239,7 +248,7 @@ export class ChunkCosts implements FrameWatch {
   }
 
   #weightOf(head: number, holder: number): number {
-    const odd = this.#odd.size === 0 ? undefined : this.#odd.get(head);
+    const odd = this.#extra ? this.#odd.get(head) : undefined;
     return odd ?? (this.#byClass[this.#holders.classIndex[holder] as number] as number);
   }
 
@@ -252,9 +261,18 @@ export class ChunkCosts implements FrameWatch {
       const cls = PAGE_CLASSES[holders.classIndex[holders.holderOf(sections.ownerAt(head))] as number] as PageClass;
       if (cls === 'file') weight = pageWeight(cls, pageStateAt(this.#m, head, this.#pageState), this.#weights);
     }
-    if (weight !== byClass) this.#odd.set(head, weight);
-    else if (this.#odd.size > 0) this.#odd.delete(head);
+    if (weight !== byClass) this.#remember(head, weight);
+    else this.#forget(head);
     return weight;
+  }
+
+  #remember(head: number, weight: number): void {
+    this.#odd.set(head, weight);
+    this.#extra = true;
+  }
+
+  #forget(head: number): void {
+    if (this.#odd.delete(head)) this.#extra = this.#pageState !== undefined || this.#odd.size > 0;
   }
 
   #refresh(head: number): void {
@@ -460,8 +478,8 @@ export class ChunkCosts implements FrameWatch {
   #peek(head: number, byClass: number): number {
     const odd = this.#odd.get(head);
     const weight = this.#look(head, byClass);
-    if (odd === undefined) this.#odd.delete(head);
-    else this.#odd.set(head, odd);
+    if (odd === undefined) this.#forget(head);
+    else this.#remember(head, odd);
     return weight;
   }
 

@@ -83,7 +83,7 @@ describe('two scanners', () => {
   });
 });
 
-describe('A5: a request for 4 MiB', () => {
+describe('a request for 4 MiB', () => {
   const CHUNKS = 64;
   const SEEDS = 12;
 
