@@ -61,6 +61,7 @@ export {
   type ZoneIndex,
   type ZoneName,
 } from './page-class.ts';
+export type { PageState, PageStateOf } from './page-state.ts';
 export type { Pool } from './pool.ts';
 export type { AllocSetSpec, SetMember, SetRefusal } from './pools/alloc-set.ts';
 export type { BorrowSpec, GivenBack } from './pools/pool-lease.ts';
@@ -86,6 +87,8 @@ export {
   Pools,
   pools,
 } from './pools/pools.ts';
+export type { Revoked, RevokeSpec } from './pools/revoke.ts';
+export { setPageState } from './pools/shed.ts';
 export { type Blocker, type BlockerCause, ERRNO, type ErrnoName, type Refusal, type RefusalReason } from './refusal.ts';
 export type { Resource, ResourceSpec } from './resource.ts';
 export { readTunable, type Tunable, writeTunable } from './vm-tunables.ts';

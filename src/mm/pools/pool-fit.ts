@@ -7,7 +7,7 @@
 // A zone takes back only what bears its label; a user pool has nodes, zones and perhaps ranges (a DMA rule). Whoever moves
 // frames without being told which asks here first: a lease, priority reclaim, a revocation. Spec 9.A, EXDEV.
 
-import { PAGEBLOCK_PAGES } from '../geometry.ts';
+import { MIGRATE_ISOLATE, PAGEBLOCK_PAGES } from '../geometry.ts';
 import type { Machine } from '../machine.ts';
 import type { Pool } from '../pool.ts';
 import { sizePcp } from '../vm-tunables.ts';
@@ -48,6 +48,15 @@ export function fittingRanges(m: Machine, from: Pool, b: PoolAttrs): readonly Fr
       .map((q) => ({ start: Math.max(r.start, q.start), end: Math.min(r.end, q.end) }))
       .filter((q) => q.start < q.end),
   );
+}
+
+/** Is a pageblock of [start, end) of the dense index closed? Free frames of it cannot change their pool until it is open. */
+export function isIsolated(pool: Pool, start: number, end: number): boolean {
+  for (let i = start - (start % PAGEBLOCK_PAGES); i < end; i += PAGEBLOCK_PAGES) {
+    const at = i - pool.base; // the other end of a loan may never have had frames as far out as this
+    if (at >= 0 && at < pool.pages && pool.alloc.area.typeOf(at) === MIGRATE_ISOLATE) return true;
+  }
+  return false;
 }
 
 /** Pages on loan to a pool, and by it. Cost O(leases). */

@@ -23,13 +23,12 @@
 // "allowing pages or groups of pages to be moved between them when necessary".
 
 import { err, ok, type Result } from '#base/result';
-import { MIGRATE_ISOLATE, PAGEBLOCK_PAGES } from '../geometry.ts';
 import { migrateWithPools } from '../hugetlb.ts';
 import type { Machine } from '../machine.ts';
 import { allocationsIn, BlockerList, blockerOf } from '../page-isolation.ts';
 import type { Pool } from '../pool.ts';
 import { type Blocker, type BlockerCause, type Refusal, refusal } from '../refusal.ts';
-import { fittingRanges, roomOf, settle } from './pool-fit.ts';
+import { fittingRanges, isIsolated, roomOf, settle } from './pool-fit.ts';
 import { denseRuns, type FrameRange, freeOf, givable, moveFree } from './pool-move.ts';
 import {
   attrsOf,
@@ -181,15 +180,17 @@ export function giveBack(
       `pool ${b.name} has ${to.managed} pages, ${lease.pages} of them borrowed, its min is ${b.min}`,
     );
   }
-  const isolated = lease.ranges.find((r) => isIsolated(m, to, r) || isIsolated(m, from, r));
+  const dense = lease.ranges.flatMap((r) => denseRuns(m, r.start, r.end));
+  const isolated = dense.find((r) => isIsolated(to, r.start, r.end) || isIsolated(from, r.start, r.end));
   if (isolated !== undefined) {
-    const where = `${isolated.start.toString(16)}-${isolated.end.toString(16)}`;
-    return no('pool-busy', `lease ${id}: frames ${where} are being isolated for somebody else`);
+    return no(
+      'pool-busy',
+      `lease ${id}: its frame ${m.sections.pfnOf(isolated.start).toString(16)} or a later one is isolated`,
+    );
   }
 
   to.alloc.disable(); // what is freed here is to be found at once
   table.leases.delete(id);
-  const dense = lease.ranges.flatMap((r) => denseRuns(m, r.start, r.end));
   returnFree(m, to, from, dense);
   const busy = emptyUsed(m, to, from, dense);
   // A large page that was split may have moved in part.
@@ -210,16 +211,6 @@ export function giveBack(
   const pages = lease.pages - leftPages;
   m.emit({ type: 'pool', verb: 'return', pool: b.name, to: a.name, pages });
   return ok({ pages, left: leftPages, blockers: busy });
-}
-
-/** Is a pageblock of the range closed, so that free frames of it cannot change their pool? */
-function isIsolated(m: Machine, pool: Pool, range: FrameRange): boolean {
-  for (const run of denseRuns(m, range.start, range.end)) {
-    for (let i = run.start - (run.start % PAGEBLOCK_PAGES); i < run.end; i += PAGEBLOCK_PAGES) {
-      if (pool.alloc.area.typeOf(i - pool.base) === MIGRATE_ISOLATE) return true;
-    }
-  }
-  return false;
 }
 
 /** Frames of the runs that are free in `to` are `from`'s again. */

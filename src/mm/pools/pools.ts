@@ -9,6 +9,7 @@
 //   setFallback where requests go when the pool is empty                    EACCES EINVAL ENOENT
 //   alloc free  frames, as a principal                                      EPERM ENOMEM
 //   allocSet    one allocation on each of several nodes (alloc-set.ts)      ENOMEM EPERM EINVAL ENOENT
+//   revoke      pages of an opportunistic pool for the host (revoke.ts)     ETIMEDOUT EBUSY EPERM ENOSPC EXDEV
 //   stat list   numbers                                                     ENOENT
 //
 //   borrow      a lease of free frames of another pool                      EPERM ENOSPC ENOMEM EXDEV EINVAL ENOENT
@@ -59,6 +60,7 @@ import {
 } from './pool-table.ts';
 import { reshare, zoneTotals } from './pool-watermarks.ts';
 import { NODE_OF_REQUEST } from './request.ts';
+import { type Revoked, type RevokeSpec, revoke } from './revoke.ts';
 
 /** Who asks. Default: root. */
 export type As = { readonly as?: Principal };
@@ -412,6 +414,11 @@ export class Pools {
   /** Ends a lease: free frames at once, used ones after their contents moved. `partial`: those that can. */
   reclaim(lease: number, { as = ROOT, partial = false }: As & { partial?: boolean } = {}): Result<GivenBack, Refusal> {
     return giveBack(this.#m, lease, as, { partial });
+  }
+
+  /** Takes pages back from an opportunistic pool, within a deadline: see revoke.ts. */
+  revoke(spec: RevokeSpec, { as = ROOT }: As = {}): Result<Revoked, Refusal> {
+    return revoke(this.#m, spec, as);
   }
 
   /** Leases that are open, by id. */
