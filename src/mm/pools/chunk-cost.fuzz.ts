@@ -1,15 +1,16 @@
-// Chunk costs against a recount, after random activity of a whole machine. Rules CC1, CC2, EV1, EV2.
+// Chunk costs against a recount, after random activity of a whole machine. Rules CC1, CC2, CC6, EV1, EV2.
 //
 // Requests of all orders and classes, pins, dirty cache, pools that are carved, moved and destroyed, memory blocks that go
 // offline (their pages migrate, or the attempt is rolled back) and come online, evacuated chunks. check() recounts all.
 
 import { describe, expect, it } from 'vitest';
 import { Prng } from '#base/prng';
-import { type BlockId, type HolderId, type Pfn, toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
+import { type BlockId, type HolderId, type Order, type Pfn, toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
 import { CHUNK_PAGES, PAGES_PER_SECTION } from '../geometry.ts';
 import { Machine } from '../machine.ts';
 import { PAGE_CLASSES } from '../page-class.ts';
-import { checkChunkCosts, chunkCosts, INFINITE, setChunkSettings } from './chunk-cost.ts';
+import type { Pool } from '../pool.ts';
+import { CHUNK_WEIGHTS, checkChunkCosts, chunkCosts, INFINITE, pageWeight, setChunkSettings } from './chunk-cost.ts';
 import { evacuateCheapest, evacuateChunk } from './evacuate.ts';
 import { attrsOf } from './pool-table.ts';
 import { pools } from './pools.ts';
@@ -19,11 +20,29 @@ const BLOCKS = 4;
 const EVENTS = 250;
 const CLASSES = PAGE_CLASSES.filter((c) => !['unplugged', 'poisoned', 'reserved', 'deferred', 'gigantic'].includes(c));
 
+/** All pieces of 2^order frames of a pool that can be emptied, cheapest first: frame by frame, from Machine.frame. */
+function piecesOf(m: Machine, pool: Pool, order: Order, isDirty: (holder: number, index: number) => boolean) {
+  const out: { startPfn: Pfn; order: Order; cost: number }[] = [];
+  for (let pfn = BASE; pfn < BASE + BLOCKS * PAGES_PER_SECTION; pfn += 2 ** order) {
+    let cost = 0;
+    for (let k = 0; k < 2 ** order && cost < INFINITE; k++) {
+      const f = m.frame(toPfn(pfn + k));
+      if (f.state === 'absent' || f.state === 'offline' || f.pool !== pool) cost = INFINITE;
+      else if (f.state === 'used') {
+        const weight = pageWeight(f.class, { dirty: isDirty(f.holder, f.index) }, CHUNK_WEIGHTS);
+        cost = f.pinned || weight > 1023 ? INFINITE : cost + weight;
+      }
+    }
+    if (cost < INFINITE) out.push({ startPfn: toPfn(pfn), order, cost });
+  }
+  return out.sort((a, b) => a.cost - b.cost || a.startPfn - b.startPfn);
+}
+
 describe('chunk costs, random', () => {
   const seen = { evacuated: 0, refused: 0, offline: 0, rolledBack: 0, online: 0, carved: 0, destroyed: 0 };
 
   for (let seed = 1; seed <= 12; seed++) {
-    it(`CC1 CC2 EV1 EV2 a recount says the same, seed=${seed}`, () => {
+    it(`CC1 CC2 CC6 EV1 EV2 a recount says the same, seed=${seed}`, () => {
       const rng = new Prng(seed);
       const m = Machine.boot({
         ram: [{ start: toPfn(BASE), end: toPfn(BASE + BLOCKS * PAGES_PER_SECTION), node: toNodeId(0) }],
@@ -117,6 +136,13 @@ describe('chunk costs, random', () => {
             seen.refused++;
             expect(m.holders.pages.slice(), where).toEqual(pages);
           }
+        }
+        if (event % 125 === 60) {
+          const pool = rng.pick(m.pools);
+          const order = toOrder(rng.pick([rng.below(11), 9, 10]));
+          const n = 1 + rng.below(60);
+          const naive = piecesOf(m, pool, order, (h, index) => dirty.has(keyOf(h, index)));
+          expect(chunkCosts(m).top(pool, n, order), `${where} order=${order} n=${n}`).toEqual(naive.slice(0, n));
         }
         if (event % 5 === 0) expect(checkChunkCosts(m), where).toEqual([]);
         if (event % 50 === 49) expect(m.check(), where).toEqual([]);
