@@ -6,13 +6,14 @@ import type { Command } from 'commander';
 import { DEMO_NAMES } from './demo-command.ts';
 import { EXIT } from './exit-code.ts';
 import type { Io } from './io.ts';
+import { LS_WHAT } from './ls-command.ts';
 import { complain } from './options.ts';
 
 const SHELLS = ['bash', 'zsh', 'fish'] as const;
 const TARGETS = ['block:', 'range:', 'node:', 'zone:', 'dimm:', 'size:'];
 /** What may stand behind a command, besides its options. */
 const WORDS: Readonly<Record<string, readonly string[]>> = {
-  ls: ['blocks', 'zones', 'nodes', 'dimms'],
+  ls: LS_WHAT,
   completion: SHELLS,
   demo: DEMO_NAMES,
   check: TARGETS,

@@ -10,6 +10,7 @@ export const JSON_VERSIONS = Object.freeze({
   'ls-zones': 1,
   'ls-nodes': 1,
   'ls-dimms': 1,
+  'ls-pools': 1,
   map: 1,
   sim: 1,
   verify: 1,

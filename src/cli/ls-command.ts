@@ -1,10 +1,11 @@
-// dimmer ls: blocks as lsmem lists them, zones, nodes, and the ranges that might be pulled out (DIMMs).
+// dimmer ls: blocks as lsmem lists them, zones, nodes, the ranges that might be pulled out (DIMMs), and pools.
 //
-// ls blocks prints what `lsmem` prints on the same tree, line for line, unless other columns are asked for.
+// ls blocks prints what `lsmem` prints on the same tree, line for line, unless other columns are asked for. ls pools takes
+// machine files as well: the pools of a computer that is not there.
 
 import type { Command } from 'commander';
 import { hex } from '#base/format';
-import { err, type Result } from '#base/result';
+import { err, ok, type Result } from '#base/result';
 import { PAGE_SIZE } from '#mm/index';
 import {
   type CheckRow,
@@ -12,8 +13,13 @@ import {
   listBlocks,
   listDimms,
   listNodes,
+  listPools,
   listZones,
+  machineInfo,
+  type PoolEntry,
   type PoolRow,
+  poolsOfTwin,
+  type SourceInfo,
   type SplitBy,
   sourceInfo,
 } from '#query/index';
@@ -22,7 +28,8 @@ import { blockColumns, sizeText } from './columns.ts';
 import { type Complaint, EXIT } from './exit-code.ts';
 import type { Io } from './io.ts';
 import { formatJson } from './json.ts';
-import { type Asked, ask } from './open-twin.ts';
+import { bootMachineFile, isMachineFile } from './machine-source.ts';
+import { type Asked, ask, openTwin } from './open-twin.ts';
 import {
   complain,
   helpOfColumns,
@@ -33,39 +40,47 @@ import {
   withSummary,
   withTable,
 } from './options.ts';
+import { POOL_DEFAULTS, poolColumns } from './pool-columns.ts';
 import { VERDICT_PAINT } from './style.ts';
 import type { Column } from './table.ts';
 
-const WHAT = ['blocks', 'zones', 'nodes', 'dimms'] as const;
-type What = (typeof WHAT)[number];
-
 const BLOCK_DEFAULTS = ['RANGE', 'SIZE', 'STATE', 'REMOVABLE', 'BLOCK'];
-const POOL_DEFAULTS = ['NODE', 'ZONE', 'PRESENT', 'MANAGED', 'FREE', 'YES', 'NO', 'MAYBE', 'CANGO'];
+const ZONE_DEFAULTS = ['NODE', 'ZONE', 'PRESENT', 'MANAGED', 'FREE', 'YES', 'NO', 'MAYBE', 'CANGO'];
 const DIMM_DEFAULTS = ['DIMM', 'RANGE', 'SIZE', 'BLOCK', 'NODE', 'ZONES', 'STATE', 'YES', 'NO', 'MAYBE', 'VERDICT'];
+
+export const LS_WHAT = ['blocks', 'zones', 'nodes', 'dimms', 'pools'] as const;
+type What = (typeof LS_WHAT)[number];
 
 export function addLs(program: Command, io: Io, exit: (code: number) => void): void {
   withSummary(withTable(program.command('ls')))
-    .description('Blocks, zones, nodes, or the ranges in which memory came (dimms).')
-    .argument('<what>', WHAT.join(', '))
-    .argument('[target]', 'only the blocks of this target (ls blocks)')
+    .description('Blocks, zones, nodes, the ranges in which memory came (dimms), or pools.')
+    .argument('<what>', LS_WHAT.join(', '))
+    .argument('[target]', 'ls blocks: only the blocks of this target; ls pools: the source, as --from takes it')
     .addHelpText(
       'after',
       () => `${helpOfColumns(blockColumns({ inBytes: false, addressDigits: 16 }), BLOCK_DEFAULTS)}
+${helpOfColumns(poolColumns(false), POOL_DEFAULTS).replace('Columns (', 'Columns of ls pools (')}
 
 Examples:
   dimmer ls blocks                    the same lines as lsmem
   dimmer ls blocks -o +VERDICT,REASON with an answer that is not constant
   dimmer ls blocks zone:1/Movable -a  every block of a zone
   dimmer ls zones                     what each zone has, and could give back
-  dimmer ls dimms                     ranges that might be unplugged as a whole`,
+  dimmer ls dimms                     ranges that might be unplugged as a whole
+  dimmer ls pools machine.yaml        pools, each below what it was carved from`,
     )
     .action((what: string, target: string | undefined, options: TableOptions) => exit(run(io, what, target, options)));
 }
 
 function run(io: Io, what: string, target: string | undefined, options: TableOptions): number {
-  if (!(WHAT as readonly string[]).includes(what))
-    return complain(io, { exit: EXIT.USAGE, sentence: `ls knows ${WHAT.join(', ')}, not "${what}"` });
-  const printed = what === 'blocks' ? lsBlocks(io, target, options) : lsOthers(io, what as What, target, options);
+  if (!(LS_WHAT as readonly string[]).includes(what))
+    return complain(io, { exit: EXIT.USAGE, sentence: `ls knows ${LS_WHAT.join(', ')}, not "${what}"` });
+  const printed =
+    what === 'blocks'
+      ? lsBlocks(io, target, options)
+      : what === 'pools'
+        ? lsPools(io, target, options)
+        : lsOthers(io, what as What, target, options);
   if (!printed.ok) return complain(io, printed.error);
   io.out(printed.value);
   return EXIT.OK;
@@ -140,9 +155,9 @@ function lsOthers(io: Io, what: What, target: string | undefined, options: Table
     return err({ exit: EXIT.USAGE, sentence: `ls ${what} takes no target; ls blocks ${target} does` });
   if (what === 'dimms')
     return lsWith(io, options, dimmColumns(options.bytes === true), DIMM_DEFAULTS, 'ls-dimms', listDimms);
-  const defaults = what === 'zones' ? POOL_DEFAULTS : POOL_DEFAULTS.filter((name) => name !== 'ZONE');
+  const defaults = what === 'zones' ? ZONE_DEFAULTS : ZONE_DEFAULTS.filter((name) => name !== 'ZONE');
   const list = what === 'zones' ? listZones : listNodes;
-  return lsWith(io, options, poolColumns(options.bytes === true), defaults, `ls-${what as 'zones' | 'nodes'}`, list);
+  return lsWith(io, options, zoneColumns(options.bytes === true), defaults, `ls-${what as 'zones' | 'nodes'}`, list);
 }
 
 function lsWith<Row>(
@@ -172,7 +187,7 @@ const COUNTS: readonly Column<Record<'yes' | 'no' | 'maybe', number>>[] = [
   { name: 'MAYBE', align: 'right', help: 'blocks that might', text: (r) => String(r.maybe) },
 ];
 
-function poolColumns(inBytes: boolean): readonly Column<PoolRow>[] {
+function zoneColumns(inBytes: boolean): readonly Column<PoolRow>[] {
   const pages = (of: (r: PoolRow) => number) => (r: PoolRow) => sizeText(of(r) * PAGE_SIZE, inBytes);
   return [
     { name: 'NODE', align: 'right', help: 'NUMA node', text: (r) => String(r.node) },
@@ -216,4 +231,31 @@ function dimmColumns(inBytes: boolean): readonly Column<DimmRow>[] {
     },
     { name: 'NAME', align: 'left', help: 'the kernel’s name of the range (/proc/iomem)', text: (r) => r.name },
   ];
+}
+
+// ------------------------------------------------------------------------------------------------------------- pools
+
+function lsPools(io: Io, source: string | undefined, options: TableOptions): Result<string, Complaint> {
+  if (source !== undefined && (options.from ?? options.sysroot) !== undefined)
+    return err({
+      exit: EXIT.USAGE,
+      sentence: `the source is named twice: ${source} and ${options.from ?? options.sysroot}`,
+    });
+  const from = source ?? options.from;
+  const sheet = sheetOf(io, options, poolColumns(options.bytes === true), POOL_DEFAULTS);
+  if (!sheet.ok) return sheet;
+  const found = poolsOf(io, { ...options, ...(from === undefined ? {} : { from }) });
+  if (!found.ok) return found;
+  return ok(options.json === true ? formatJson('ls-pools', found.value) : printSheet(sheet.value, found.value.rows));
+}
+
+function poolsOf(io: Io, options: TableOptions): Result<{ source: SourceInfo; rows: readonly PoolEntry[] }, Complaint> {
+  if (isMachineFile(options.from) && options.sysroot === undefined) {
+    const booted = bootMachineFile(options.from);
+    if (!booted.ok) return booted;
+    const { machine, name } = booted.value;
+    return ok({ source: machineInfo(machine, name), rows: listPools(machine) });
+  }
+  const twin = openTwin(io, options);
+  return twin.ok ? ok({ source: sourceInfo(twin.value), rows: poolsOfTwin(twin.value) }) : twin;
 }

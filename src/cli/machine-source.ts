@@ -1,8 +1,9 @@
 // Machine files as a source: what --from machine.yaml and `dimmer sim` read, and what the first of them boots.
 //
-//   FILE ──readInput──> text ──readMachineFile──> MachineFile ──bootMachineFile──> Machine, its planned DIMMs plugged
+//   FILE ──readInput──> text ──readMachineFile──> MachineFile ──bootWithPools──> Machine, its pools made
+//                                                              ──bootMachineFile──> ... and its planned DIMMs plugged
 //
-// Each planned DIMM is plugged as a slot of the firmware would do it (plugDimm), in the order of the file; what the file
+// Pools are made of memory that is there at boot, before any DIMM. Each planned DIMM is plugged as a slot of the firmware would do it (plugDimm), in the order of the file; what the file
 // says of its blocks counts for that DIMM as auto_online_blocks would. `sim` shows the boot itself and plugs nothing.
 //
 // Refusals are one sentence and exit 2: no such file, no machine (with its line and field), a DIMM that does not fit.
@@ -11,7 +12,7 @@ import * as fs from 'node:fs';
 import { err, ok, type Result } from '#base/result';
 import { toPfn } from '#base/units';
 import type { Srat } from '#kernfs/srat';
-import { type DimmPlan, type MachineFile, parseMachineFile } from '#machine-file/index';
+import { type DimmPlan, type MachineFile, makePools, parseMachineFile } from '#machine-file/index';
 import { Machine, PAGE_SIZE, type Refusal } from '#mm/index';
 import type { AutoOnline } from '#mm/kernel-profile';
 import { plugDimm } from '#mm/memory-device';
@@ -41,11 +42,24 @@ export function readMachineFile(file: string, srat?: Srat): Result<MachineFile, 
   return parsed.ok ? parsed : err({ exit: EXIT.USAGE, sentence: `${file}, ${parsed.error.sentence}` });
 }
 
-/** Cost: that of a boot, and O(blocks) for each DIMM. */
+/** A machine file booted, with its pools. Refuses a pool that the engine refuses: one sentence with its line and field. */
+export function bootWithPools(
+  file: string,
+  read: MachineFile,
+  change: Partial<MachineFile['spec']> = {},
+): Result<Machine, Complaint> {
+  const machine = Machine.boot({ ...read.spec, ...change });
+  const made = makePools(machine, read.pools);
+  return made.ok ? ok(machine) : err({ exit: EXIT.USAGE, sentence: `${file}, ${made.error.sentence}` });
+}
+
+/** Cost: that of a boot and its pools, and O(blocks) for each DIMM. */
 export function bootMachineFile(file: string): Result<{ name: string; machine: Machine }, Complaint> {
   const read = readMachineFile(file);
   if (!read.ok) return read;
-  const machine = Machine.boot({ ...read.value.spec, compat: read.value.spec.compat ?? 'linux' });
+  const booted = bootWithPools(file, read.value, { compat: read.value.spec.compat ?? 'linux' });
+  if (!booted.ok) return booted;
+  const machine = booted.value;
   for (const [k, dimm] of read.value.dimms.entries()) {
     const plugged = plug(machine, dimm);
     if (!plugged.ok) return err({ exit: EXIT.USAGE, sentence: `${file}: DIMM ${k}: ${plugged.error.message}` });

@@ -1,16 +1,17 @@
-// dimmer sim: boots the computer that a machine file describes, and prints what it is then.
+// dimmer sim: boots the computer that a machine file describes, makes its pools, and prints what it is then.
 
 import type { Command } from 'commander';
 import { formatSize, groupDigits, hex, plural } from '#base/format';
 import { err, ok, type Result } from '#base/result';
 import { parseSrat, type Srat } from '#kernfs/srat';
 import { type SimBlocks, type SimReport, type SimZone, simReport } from '#machine-file/index';
-import { Machine } from '#mm/index';
+import { listPools, type PoolEntry } from '#query/index';
 import { type Complaint, EXIT } from './exit-code.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
 import { formatJson } from './json.ts';
-import { readInput, readMachineFile } from './machine-source.ts';
+import { bootWithPools, readInput, readMachineFile } from './machine-source.ts';
 import { complain } from './options.ts';
+import { poolColumns } from './pool-columns.ts';
 import { hanging } from './style.ts';
 import { type Column, formatTable } from './table.ts';
 
@@ -54,10 +55,15 @@ const blockColumns = (digits: number): readonly Column<SimBlocks>[] => [
   },
 ];
 
+/** They are all of users and were made a moment ago: nothing in them is used. */
+const SIM_POOLS = poolColumns(false).filter((c) =>
+  ['NAME', 'PARENT', 'CLASS', 'NODES', 'SIZE', 'MIN', 'PRIO', 'OWNER'].includes(c.name),
+);
+
 export function addSim(program: Command, io: Io, exit: (code: number) => void): void {
   program
     .command('sim')
-    .description('Boots the computer that a machine file describes, and prints its zones and memory blocks.')
+    .description('Boots the computer that a machine file describes, and prints its zones, memory blocks and pools.')
     .argument('<machine.yaml>', 'a machine file (docs/formats/machine.md)')
     .option('--srat <file>', 'a raw ACPI SRAT: nodes and hot-pluggable ranges of the RAM in the file')
     .option('-a, --all', 'one line for each memory block')
@@ -81,8 +87,11 @@ function run(io: Io, file: string, options: Options): number {
   if (!srat.ok) return complain(io, srat.error);
   const machine = readMachineFile(file, srat.value);
   if (!machine.ok) return complain(io, machine.error);
-  const report = simReport(machine.value, Machine.boot(machine.value.spec), { all: options.all === true });
-  io.out(options.json === true ? formatJson('sim', report) : format(io, report));
+  const booted = bootWithPools(file, machine.value);
+  if (!booted.ok) return complain(io, booted.error);
+  const report = simReport(machine.value, booted.value, { all: options.all === true });
+  const pools = listPools(booted.value).filter((p) => p.kind === 'user');
+  io.out(options.json === true ? formatJson('sim', { ...report, pools }) : format(io, report, pools));
   return EXIT.OK;
 }
 
@@ -95,7 +104,7 @@ function readSrat(file: string): Result<Srat, Complaint> {
 
 const INDENT = 14;
 
-function format(io: Io, r: SimReport): string {
+function format(io: Io, r: SimReport, pools: readonly PoolEntry[]): string {
   const width = widthOf(io);
   const style = { form: 'table', headings: true, colour: wantsColour(io), width, chosen: false } as const;
   const cpus = r.nodes.reduce((n, x) => n + x.cpus, 0);
@@ -113,6 +122,7 @@ function format(io: Io, r: SimReport): string {
     `${r.name === undefined ? '' : `${r.name}: `}${who}\n`,
     formatTable(r.zones, ZONES, style),
     formatTable(r.blocks, blockColumns(digits), style),
+    ...(pools.length === 0 ? [] : [formatTable(pools, SIM_POOLS, style)]),
     ...(rest.length === 0 ? [] : [`${rest.map((l) => l.replace(/ +$/gm, '')).join('\n')}\n`]),
   ].join('\n');
 }

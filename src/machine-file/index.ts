@@ -3,5 +3,14 @@
 // docs/formats/machine.md describes the file. Text in, a MachineSpec out; nothing here reads a disk.
 
 export { type DimmPlan, type MachineFile, type MachineFileProblem, parseMachineFile } from './machine-file.ts';
+export {
+  makePools,
+  type Place,
+  POOL_FIELDS,
+  type PoolField,
+  type PoolPlan,
+  type PoolPlanProblem,
+  parsePools,
+} from './pool-plan.ts';
 export { type SimBlocks, type SimNode, type SimReport, type SimZone, simReport } from './sim-report.ts';
 export { type ByteRange, type SratSpec, sratToSpec } from './srat-ram.ts';

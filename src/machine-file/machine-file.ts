@@ -2,6 +2,7 @@
 //
 //   text ──readYaml──> fields ──> nodes, RAM, reserved ranges ──checked against each other──> MachineSpec
 //                                 DIMMs to be added after boot ──────────────────────────────> DimmPlan[]
+//                                 pools to be made after boot ───────────────────────────────> PoolPlan[] (pool-plan.ts)
 //
 // Addresses are bytes here and frames there: RAM loses the parts of frames at its ends, as in the kernel; a reserved range
 // keeps every frame it touches. RAM given by size alone is laid out as QEMU's q35 machine does it:
@@ -27,6 +28,7 @@ import {
   toPfn,
 } from '#mm/index';
 import { obeyed } from '#mm/machine-spec';
+import { type PoolPlan, readPools } from './pool-plan.ts';
 import { type ByteRange, type SratSpec, sratToSpec } from './srat-ram.ts';
 import { type Field, type MachineFileProblem, readYaml } from './yaml-fields.ts';
 
@@ -50,6 +52,7 @@ export type MachineFile = {
   readonly name?: string;
   readonly spec: MachineSpec;
   readonly dimms: readonly DimmPlan[];
+  readonly pools: readonly PoolPlan[];
   /** What of the firmware's table was not believed. */
   readonly notes: readonly string[];
 };
@@ -73,6 +76,7 @@ const ROOT = [
   'reserved',
   'dimms',
   'placement',
+  'pools',
 ] as const;
 const NODE = ['id', 'cpus', 'ram', 'distance'] as const;
 const RAM = ['start', 'end', 'size', 'hotpluggable', 'mirrored'] as const;
@@ -156,7 +160,9 @@ function read(root: Field, { srat }: MachineFileOptions): MachineFile {
       .get('dimms')
       ?.list()
       .map((d) => readDimm(d, possible)) ?? [];
-  return { ...optional('name', name), spec, dimms, notes: firmware?.notes ?? [] };
+  const poolsField = fields.get('pools');
+  const pools = poolsField === undefined ? [] : readPools(poolsField);
+  return { ...optional('name', name), spec, dimms, pools, notes: firmware?.notes ?? [] };
 }
 
 const optional = <K extends string, V>(key: K, value: V | undefined): { readonly [P in K]?: V } =>

@@ -1,10 +1,11 @@
 // Sim report: what became of a machine file when it booted, as plain data for text and JSON alike.
 //
-// Zones that span nothing are left out; neighbouring memory blocks that say the same are one row, as in lsmem. Addresses
+// Zones that span nothing are left out; a zone counts what pools carved out of it, as /proc/zoneinfo does; neighbouring memory blocks that say the same are one row, as in lsmem. Addresses
 // and sizes are bytes, zones count frames of 4 KiB as /proc/zoneinfo does.
 
 import { type Machine, PAGE_SIZE, toHolderId, ZONE_NAMES, type ZoneName } from '#mm/index';
 import { movableOf } from '#mm/machine-spec';
+import { zoneTotals } from '#mm/pools/pool-watermarks';
 import type { DimmPlan, MachineFile } from './machine-file.ts';
 
 export type SimNode = { readonly node: number; readonly cpus: number; readonly presentBytes: number };
@@ -55,7 +56,9 @@ export type SimReport = {
 
 /** @param m  the machine that `file.spec` booted. `all`: a row for each memory block. Cost O(blocks + huge pages) */
 export function simReport(file: MachineFile, m: Machine, options: { all: boolean }): SimReport {
-  const zones = m.zones.filter((p) => p.spanned > 0);
+  const zones = m.zones
+    .filter((p) => p.spanned > 0)
+    .map((p) => ({ node: p.node, zone: p.zone, startPfn: p.startPfn, spanned: p.spanned, ...zoneTotals(m, p) }));
   const sum = (of: (p: (typeof zones)[number]) => number): number => zones.reduce((n, p) => n + of(p) * PAGE_SIZE, 0);
   return {
     ...(file.name === undefined ? {} : { name: file.name }),

@@ -1,9 +1,10 @@
 // YAML fields: a parsed YAML document read field by field, where every refusal names the line and the field.
 //
-//   Field    a value, where it stands ("nodes[1].ram[0].size") and on which line
-//   map()    its entries by name; a name that is not expected is refused, with the ones that are
-//   list()   its items
-//   text(), flag(), count(), size(), address()     what it should be, or a refusal that says so
+//   Field     a value, where it stands ("nodes[1].ram[0].size") and on which line
+//   map()     its entries by name; a name that is not expected is refused, with the ones that are
+//   list()    its items
+//   entries() its entries, whatever their names
+//   text(), flag(), count(), size(), address(), pages()     what it should be, or a refusal that says so
 //
 // Sizes carry a unit ("4G"), addresses are hexadecimal or carry a unit: a bare decimal number could be either bytes or
 // MiB, and is refused (0 is 0). The first refusal ends the reading: it is thrown, and `readYaml` turns it into a value.
@@ -11,6 +12,7 @@
 import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, Scalar } from 'yaml';
 import { parseSize } from '#base/format';
 import { err, ok, type Result } from '#base/result';
+import { PAGE_SIZE } from '#mm/index';
 
 export type MachineFileProblem = {
   /** 1-based. */
@@ -21,13 +23,21 @@ export type MachineFileProblem = {
   readonly sentence: string;
 };
 
+/** A sentence about a place in a file. */
+export function problemAt(
+  place: { readonly line: number; readonly field: string },
+  reason: string,
+): MachineFileProblem {
+  const { line, field } = place;
+  return { line, field, sentence: `line ${line}${field === '' ? '' : `, ${field}`}: ${reason}` };
+}
+
 /** Not an InvariantError: it never leaves readYaml. */
 class FieldError extends Error {
   readonly problem: MachineFileProblem;
   constructor(line: number, field: string, reason: string) {
     super(reason);
-    const where = field === '' ? `line ${line}` : `line ${line}, ${field}`;
-    this.problem = { line, field, sentence: `${where}: ${reason}` };
+    this.problem = problemAt({ line, field }, reason);
   }
 }
 
@@ -80,6 +90,17 @@ export class Field {
     return out;
   }
 
+  /** Its entries where any name will do, in the order of the file; a name that comes twice is no YAML. */
+  entries(): readonly (readonly [name: string, value: Field])[] {
+    const node = this.#node;
+    if (!isMap(node)) return this.refuse(`names with values are wanted here, not ${this.#shown()}`);
+    return node.items.map((pair) => {
+      const key = new Field(pair.key, this.#source, this.path, this.line);
+      const name = key.text();
+      return [name, new Field(pair.value, this.#source, `${this.path}.${name}`, key.line)];
+    });
+  }
+
   list(): readonly Field[] {
     const node = this.#node;
     if (!isSeq(node)) return this.refuse(`a list is wanted here, not ${this.#shown()}`);
@@ -130,6 +151,17 @@ export class Field {
     return bytes <= MAX_ADDRESS ? bytes : this.refuse('an address has at most 52 bits');
   }
 
+  /** Whole pages of 4 KiB: "512M", or "131072 pages". */
+  pages(least: 0 | 1): number {
+    const counted = /^(\d+) pages?$/.exec(isScalar(this.#node) ? this.word() : '');
+    const bytes = counted === null ? this.#bytes() : Number(counted[1]) * PAGE_SIZE;
+    if (bytes === undefined)
+      return this.refuse(`${this.#shown()} is no size: write one with its unit, such as 512M or 1024 pages`);
+    if (bytes > MAX_ADDRESS) return this.refuse('a size is at most 4P');
+    if (bytes % PAGE_SIZE !== 0) return this.refuse(`${this.#shown()} is not whole pages of 4K`);
+    return bytes === 0 && least === 1 ? this.refuse('a size is more than nothing') : bytes / PAGE_SIZE;
+  }
+
   #bytes(): number | undefined {
     const word = isScalar(this.#node) ? this.word() : '';
     if (word === '0') return 0;
@@ -156,9 +188,9 @@ export function readYaml<T>(text: string, read: (root: Field) => T): Result<T, M
   const [bad] = doc.errors;
   if (bad !== undefined) {
     const line = lineOf(bad.pos[0]);
-    return err({ line, field: '', sentence: `line ${line}: not YAML: ${bad.message.split('\n')[0]}` });
+    return err(problemAt({ line, field: '' }, `not YAML: ${bad.message.split('\n')[0]}`));
   }
-  if (doc.contents === null) return err({ line: 1, field: '', sentence: 'line 1: the file is empty' });
+  if (doc.contents === null) return err(problemAt({ line: 1, field: '' }, 'the file is empty'));
   const source: Source = { lineOf, resolve: (node) => (isAlias(node) ? node.resolve(doc) : node) };
   try {
     return ok(read(new Field(doc.contents, source, '', 1)));

@@ -5,8 +5,9 @@ export { type ExplainBlock, type ExplainReport, explainBlocks } from './explain.
 export { judgeBlocks } from './judge-blocks.ts';
 export { listBlocks, listNodes, listZones, type PoolRow, type SplitBy } from './ls.ts';
 export { type DimmRow, listDimms } from './ls-dimms.ts';
+export { listPools, type PoolEntry, poolsOfTwin } from './ls-pools.ts';
 export { FILLS, type Fill, type MapBlock, type MemoryMap, memoryMap } from './map.ts';
 export { CLASS_WORDS, shortReason } from './reason.ts';
-export { type SourceInfo, sourceInfo } from './source-info.ts';
+export { machineInfo, type SourceInfo, sourceInfo } from './source-info.ts';
 export { blocksOfTarget, parseTarget, sayIds, TARGET_FORMS, type Target, type TargetRefusal } from './target.ts';
 export { type VerifyReport, verify } from './verify.ts';

@@ -1,12 +1,14 @@
-// Source info: which machine an answer is about, how it was read, and what of it is not known.
+// Source info: which machine an answer is about, how it was read, and what of it is not known. A machine file has no
+// capture: what it says is all there is to know.
 
 import type { CaptureProblem } from '#capture/capture';
 import { meminfoKb, parseMeminfo } from '#kernfs/meminfo';
-import { PAGE_SIZE } from '#mm/index';
+import { type Machine, PAGE_SIZE } from '#mm/index';
 import type { Twin } from '#twin/index';
 
 export type SourceInfo = {
-  readonly kind: 'live' | 'directory' | 'lab' | 'bundle';
+  /** `machine`: a computer that a file describes, booted. */
+  readonly kind: 'live' | 'directory' | 'lab' | 'bundle' | 'machine';
   /** What the user named, or "this machine". */
   readonly name: string;
   /** ISO 8601, where known. */
@@ -40,5 +42,23 @@ export function sourceInfo(twin: Twin): SourceInfo {
     totalBytes: twin.blocks.length * blockSizeBytes,
     freeBytes: freeKb === undefined ? undefined : freeKb * 1024,
     problems: twin.problems,
+  };
+}
+
+/** Of a machine that a file describes. Cost O(blocks). */
+export function machineInfo(m: Machine, name: string): SourceInfo {
+  const blockSizeBytes = m.blockPages * PAGE_SIZE;
+  const blocks = m.blockIds().length;
+  return {
+    kind: 'machine',
+    name,
+    takenAt: undefined,
+    kernel: m.profile.name,
+    level: 'pages',
+    blockSizeBytes,
+    blocks,
+    totalBytes: blocks * blockSizeBytes,
+    freeBytes: m.pools.reduce((n, p) => n + p.alloc.nrFree() + p.alloc.pcpPages(), 0) * PAGE_SIZE,
+    problems: [],
   };
 }

@@ -22,6 +22,7 @@ const COMMANDS: Readonly<Record<Exclude<JsonKind, 'sim'>, readonly (readonly str
   'ls-zones': [['ls', 'zones']],
   'ls-nodes': [['ls', 'nodes']],
   'ls-dimms': [['ls', 'dimms']],
+  'ls-pools': [['ls', 'pools']],
   map: [['map']],
   verify: [['verify']],
 };

@@ -20,7 +20,7 @@ describe('refusals', () => {
     [['check', '--fro', 'x'], /unknown option '--fro' \(did you mean --from\?\)/],
     [['check', '--from'], /argument missing/],
     [['explain'], /missing required argument 'target'/],
-    [['ls', 'foo'], /ls knows blocks, zones, nodes, dimms, not "foo"/],
+    [['ls', 'foo'], /ls knows blocks, zones, nodes, dimms, pools, not "foo"/],
     [['ls', 'zones', 'node:1'], /takes no target/],
     [['check', 'a', 'b'], /too many arguments/],
     [['check', '-o', 'NOPE'], /no column "NOPE"; there are RANGE, SIZE/],
