@@ -24,6 +24,7 @@ import { err, ok, type Result } from '#base/result';
 import { type HolderId, type NodeId, type Order, type Pfn, toNodeId } from '#base/units';
 import { poolConfig } from '../boot.ts';
 import { CHUNK_PAGES } from '../geometry.ts';
+import { type HolderSpec, REQUEST_UNMANAGED } from '../holder.ts';
 import type { Machine } from '../machine.ts';
 import {
   CLASS_TRAITS,
@@ -383,6 +384,10 @@ export class Pools {
     const attrs = attrsOf(m, (m.requests[row.value] as { pool: number }).pool);
     if (cpu !== undefined && attrs.cpus !== undefined && !attrs.cpus.includes(cpu)) {
       return no('permission', `CPU ${cpu} may not allocate from pool ${pool}: its CPUs are ${attrs.cpus.join(',')}`);
+    }
+    if (((m.holders.request[holder] as number) & REQUEST_UNMANAGED) !== 0) {
+      const { class: cls } = m.holders.specs[holder] as HolderSpec;
+      return no('bad-argument', `${cls} frames are not managed: no pool can have them`);
     }
     const pfn = m.alloc(holder, order, { pool: row.value });
     return pfn === -1 ? err(m.lastRefusal as Refusal) : ok(pfn); // a request that fails leaves its refusal

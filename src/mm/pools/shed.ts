@@ -25,6 +25,7 @@ import type { BlockerCause } from '../refusal.ts';
 import { CHUNK_WEIGHTS, ChunkCosts, chunkCosts } from './chunk-cost.ts';
 import { requestRow } from './pool-requests.ts';
 import { attrsOf, leasedIn, poolTableOf } from './pool-table.ts';
+import type { PoolRequest } from './request.ts';
 
 /** What a machine's pools have been told about its pages, and how often the search for them was in vain. */
 class ShedState {
@@ -166,8 +167,9 @@ export type Ways = {
 
 /** The ways out of a pool, as its owner. */
 export function waysOutOf(m: Machine, pool: Pool, ownSpare: number): Ways {
-  const row = m.requests[requestRow(m, pool.id, attrsOf(m, pool.id).owner)];
-  return { fallbacks: row?.fallbacks ?? [], ownSpare };
+  const row = requestRow(m, pool.id, attrsOf(m, pool.id).owner); // may make a new table of rows
+  const { fallbacks } = m.requests[row] as PoolRequest; // a row that was just named
+  return { fallbacks, ownSpare };
 }
 
 /** How a page went. */
