@@ -79,7 +79,7 @@ export interface AddressArea extends FreeArea {
   adoptChunk(i: number, types: readonly [number, number], whole: boolean): void;
   /**
    * `address` only: the reverse. The chunk at frame i leaves the summaries, its records stay as they are for the next
-   * area over the same table. @returns whether it was free as one chunk of order 10
+   * area over the same table, its pageblocks are Isolate. @returns whether it was free as one chunk of order 10
    */
   releaseChunk(i: number): boolean;
 }
@@ -632,7 +632,7 @@ function addressCore(columns: AddressColumns, check: typeof assert): Core {
     for (let b = first; b <= first + 1; b++) {
       if (!whole) for (let o = 0; o < 10; o++) if (hasOrder(b, o)) clearList(o, type[b] ^ 1, b);
       nonzero[b] = 0;
-      type[b] = 0;
+      type[b] = 4; // Isolate ^ Movable
     }
     return whole;
   }

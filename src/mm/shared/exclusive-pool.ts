@@ -5,7 +5,8 @@
 //               └─> look at the bell ──> a chunk of the reserve ──> a wish, and -1
 //   free ───> is the chunk mine? ─┬─ yes ──> PageAlloc.free
 //                                 └─ no ───> hand-over.ts: its owner takes it in
-//   every `lookEvery` allocations and when dry: chunks that came, frames that others freed, wishes of others
+//   at every refill of a ring, at every 64th request past the rings, and when dry: chunks that came, frames that others
+//   freed, wishes of others. A thread that does nothing of this for long calls look() itself.
 //
 //   a wish is fulfilled from   wholly free chunks, lowest first (cost 0: nothing of them is in use)
 //                              else, where any chunk will do, the one with the most free frames; its used frames go along
@@ -31,7 +32,16 @@ import type { Code } from '#base/specialise';
 import { specialise } from '#base/specialise';
 import { createAddressArea, RECORD_WORDS } from '../free-area-address.ts';
 import { addressReads } from '../free-area-address-read.ts';
-import { CHUNK_PAGES, MAX_ORDER, MIGRATE_MOVABLE, NR_PCP_TYPES, PAGEBLOCK_PAGES } from '../geometry.ts';
+import {
+  CHUNK_PAGES,
+  MAX_ORDER,
+  MIGRATE_ISOLATE,
+  MIGRATE_MOVABLE,
+  MIGRATE_RECLAIMABLE,
+  MIGRATE_UNMOVABLE,
+  NR_PCP_TYPES,
+  PAGEBLOCK_PAGES,
+} from '../geometry.ts';
 import { createPageAlloc, type PageAlloc } from '../page-alloc.ts';
 import { HandOver, WISH_ANY, WISH_NONE, WISH_WHOLE } from './hand-over.ts';
 import { ATTACHED, BELL, chunkIn, lineOf, ownerIn, ownerWord, type SharedFrames } from './shared-frames.ts';
@@ -44,8 +54,6 @@ export type ExclusivePoolSpec = {
   /** Frames per refill and spill of the ring, and frames it keeps. Default 63 and 252, as Linux for large zones. */
   readonly batch?: number;
   readonly high?: number;
-  /** Allocations between two looks at the bell, 1 or more. Default 64. */
-  readonly lookEvery?: number;
   /** 'own' machine code (default), or 'shared' (base/specialise.ts). */
   readonly code?: Code;
 };
@@ -125,7 +133,10 @@ export interface ExclusivePool {
 }
 
 /** PageAlloc's counters by migrate type: 0 the fallback types, 1 HighAtomic, 2 CMA, 3 Isolate. */
+const ISOLATED = 3;
 const bucketOf = (mt: number): number => (mt < NR_PCP_TYPES ? 0 : mt - 2);
+/** Requests past the rings between two looks at the bell: about as many as a ring serves. */
+const LOOK_EVERY = 64;
 const chunkOf = (i: number): number => Math.floor(i / CHUNK_PAGES);
 
 /**
@@ -135,24 +146,18 @@ const chunkOf = (i: number): number => Math.floor(i / CHUNK_PAGES);
  *          the compilation, milliseconds.
  */
 export function attachPool(frames: SharedFrames, spec: ExclusivePoolSpec): Result<ExclusivePool, ShareRefusal> {
-  const { pool, min = 0, lookEvery = 64 } = spec;
+  const { pool, min = 0 } = spec;
   assert(Number.isInteger(min) && min >= 0, 'min is a number of frames', { min });
-  assert(Number.isInteger(lookEvery) && lookEvery >= 1, 'a pool looks at its bell every 1 or more allocations', {
-    lookEvery,
-  });
   if (!Number.isInteger(pool) || pool < 0 || pool >= frames.pools)
     return err({ reason: 'no-such-pool', errno: 'ENOENT', pool });
   const { line } = frames.words;
   if (Atomics.compareExchange(line, lineOf(pool, ATTACHED), 0, 1) !== 0)
     return err({ reason: 'attached', errno: 'EBUSY', pool });
-  return ok(openPool(frames, { ...spec, min, lookEvery }));
+  return ok(openPool(frames, { ...spec, min }));
 }
 
-function openPool(
-  frames: SharedFrames,
-  spec: ExclusivePoolSpec & { readonly min: number; readonly lookEvery: number },
-): ExclusivePool {
-  const { pool: me, min, lookEvery, batch = 63, high = 252, code = 'own' } = spec;
+function openPool(frames: SharedFrames, spec: ExclusivePoolSpec & { readonly min: number }): ExclusivePool {
+  const { pool: me, min, batch = 63, high = 252, code = 'own' } = spec;
   const { words, pages, chunks, pools } = frames;
   const { line, owner } = words;
   const mine = new Uint8Array(new ArrayBuffer(Math.max(chunks, 128))); // an explicit buffer: see free-area-columns.ts
@@ -170,17 +175,36 @@ function openPool(
   };
 
   const area = createAddressArea(pages, 'address', code, { record: words.record });
-  /** The records as this pool may see them: those of others are none of its business, and change under its eyes. */
+  area.columns.type.fill(MIGRATE_ISOLATE ^ MIGRATE_MOVABLE);
+  /** The tables as this pool may see them: the records of others are none of its business, and change under its eyes. */
   const ownReads = () => {
     const record = words.record.slice();
+    const type = area.columns.type.slice();
     for (let c = 0; c < chunks; c++) {
-      if (mine[c] === 0) record.fill(0, c * 2 * RECORD_WORDS, (c + 1) * 2 * RECORD_WORDS);
+      if (mine[c] === 1) continue;
+      record.fill(0, c * 2 * RECORD_WORDS, (c + 1) * 2 * RECORD_WORDS);
+      type.fill(0, c * 2, (c + 1) * 2);
     }
-    return addressReads({ ...area.columns, record });
+    return addressReads({ ...area.columns, record, type });
   };
+  const capacity = 2 ** Math.ceil(Math.log2(Math.max(high + 1, batch)));
   const alloc = createPageAlloc(
-    { ...area, count: (out) => ownReads().count(out), check: () => ownReads().check() },
-    { cpus: 1, batch, high, code },
+    {
+      ...area,
+      allocBulk(mt, ring, at, mask, count) {
+        // A refill begins at its ring's first slot. Later in it frames are on their way to the ring that no drain()
+        // finds, so that no chunk may be given away then.
+        if ((at & (capacity - 1)) === 0) beforeRefill();
+        return area.allocBulk(mt, ring, at, mask, count);
+      },
+      free(i, order, tail) {
+        if (mine[i >>> 10] === 1) area.free(i, order, tail);
+        else freeElsewhere(i, order);
+      },
+      count: (out) => ownReads().count(out),
+      check: () => ownReads().check(),
+    },
+    { cpus: 1, batch, high, capacity, code },
   );
 
   /** The counters of PageAlloc follow a chunk that comes (+1) or goes (-1). */
@@ -322,7 +346,7 @@ function openPool(
     hand.wish(what === 'none' ? WISH_NONE : what === 'whole' ? WISH_WHOLE : WISH_ANY);
   }
 
-  /** The pool is dry. Bounded: one look, one chunk of the reserve, one wish. */
+  /** Nothing fits. Bounded: one look, one chunk of the reserve, one wish. */
   function allocDry(order: number, mt: number): number {
     assert(attached && order >= 0 && order <= MAX_ORDER && mt >= 0 && mt < NR_PCP_TYPES, 'alloc: no such request', {
       order,
@@ -334,17 +358,27 @@ function openPool(
       if (i >= 0) return i;
     }
     if (take(1) > 0) return alloc.alloc(order, mt); // a wholly free chunk serves any request
-    wish(order === 0 ? 'any' : 'whole');
+    wish('whole');
     return -1;
   }
 
+  /** PageAlloc took the frames for isolated ones, and has counted them. */
   function freeElsewhere(i: number, order: number): void {
     assert(attached && Number.isInteger(i) && i >= 0 && i + 2 ** order <= pages, 'free: no such frames', { i, order });
+    const counters = alloc.columns.nr;
+    counters[ISOLATED] = (counters[ISOLATED] as number) - 2 ** order;
     hand.free(i, order);
     nr.freedForOthers += 2 ** order;
   }
 
-  const hot = specialise(poolCore, code)(alloc, { mine, lookEvery, look, allocDry, freeElsewhere });
+  /** A ring is empty. With nothing left behind it a chunk has to come: one look, one chunk of the reserve, one wish. */
+  function beforeRefill(): void {
+    look();
+    const left = area.orders(MIGRATE_UNMOVABLE) | area.orders(MIGRATE_MOVABLE) | area.orders(MIGRATE_RECLAIMABLE);
+    if (left === 0 && take(1) === 0) wish('any');
+  }
+
+  const hot = specialise(poolCore, code)(alloc, { lookEvery: LOOK_EVERY, look, allocDry });
 
   function detach(): void {
     assert(attached, 'the pool is detached', { pool: me });
@@ -383,7 +417,7 @@ function openPool(
     min,
     frames,
     alloc: hot.alloc,
-    free: hot.free,
+    free: alloc.free,
     look,
     take,
     give,
@@ -399,23 +433,21 @@ function openPool(
   };
 }
 
-/** The hot part: a factory by the contract of base/specialise.ts. A chunk is 1024 frames: i >>> 10. */
+/** Larger requests, as a factory by the contract of base/specialise.ts; single frames are PageAlloc's alone. */
 function poolCore(
   allocator: PageAlloc,
   parts: {
-    readonly mine: Uint8Array;
     readonly lookEvery: number;
     readonly look: () => number;
     readonly allocDry: (order: number, mt: number) => number;
-    readonly freeElsewhere: (i: number, order: number) => void;
   },
-): Pick<ExclusivePool, 'alloc' | 'free'> {
-  const { mine, lookEvery, look, allocDry, freeElsewhere } = parts;
+): Pick<ExclusivePool, 'alloc'> {
+  const { lookEvery, look, allocDry } = parts;
   const ownAlloc = allocator.alloc;
-  const ownFree = allocator.free;
   let left = lookEvery;
 
   function alloc(order: number, mt: number): number {
+    if (order === 0) return ownAlloc(0, mt, 0);
     if (--left < 0) {
       left = lookEvery;
       look();
@@ -424,10 +456,5 @@ function poolCore(
     return i < 0 ? allocDry(order, mt) : i;
   }
 
-  function free(i: number, order: number): void {
-    if (mine[i >>> 10] === 1) ownFree(i, order);
-    else freeElsewhere(i, order);
-  }
-
-  return { alloc, free };
+  return { alloc };
 }
