@@ -60,6 +60,7 @@ import {
   ROOT,
 } from './pool-table.ts';
 import { reshare, zoneTotals } from './pool-watermarks.ts';
+import { unifyTypes } from './relabel.ts';
 import { NODE_OF_REQUEST } from './request.ts';
 import { type Revoked, type RevokeSpec, revoke } from './revoke.ts';
 
@@ -315,6 +316,7 @@ export class Pools {
     if (promised !== undefined) return no('guarantee', `pool ${name}: ${promised}`);
     poolTableOf(m).rows[attrs.id] = next.value;
     if (next.value.kind === 'user') pool.typeFor.set(next.value.class === 'realtime' ? [1, 1, 1] : [0, 1, 2]);
+    unifyTypes(m, pool);
     sizePcp(m, pool);
     rebuildRequests(m);
     m.emit({ type: 'pool', verb: 'setattr', pool: name });

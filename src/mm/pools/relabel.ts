@@ -12,7 +12,14 @@
 
 import { assert } from '#base/assert';
 import { takeFreeFrames } from '../free-frames.ts';
-import { MAX_ORDER, MIGRATE_ISOLATE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from '../geometry.ts';
+import {
+  MAX_ORDER,
+  MIGRATE_ISOLATE,
+  MIGRATE_MOVABLE,
+  NR_PCP_TYPES,
+  PAGEBLOCK_ORDER,
+  PAGEBLOCK_PAGES,
+} from '../geometry.ts';
 import type { Machine } from '../machine.ts';
 import type { ZoneIndex } from '../page-class.ts';
 import type { Pool } from '../pool.ts';
@@ -49,14 +56,31 @@ function countLabel(m: Machine, pool: Pool, zone: number, delta: number): void {
   pool.zone = highest as ZoneIndex; // the maximum of zone indexes
 }
 
+/** A realtime pool serves all requests as one type: a pageblock of another would make a request claim it, list by list. */
+const hasOneType = (pool: Pool): boolean => pool.typeFor[0] === pool.typeFor[1];
+
+/** All pageblocks of a pool that has one type take it. Cost O(pageblocks of the hull). */
+export function unifyTypes(m: Machine, pool: Pool): void {
+  if (!hasOneType(pool)) return;
+  const end = Math.min(pool.base + pool.pages, m.sections.frames);
+  m.owners.forEachRun(pool.base, end, (from, to, id) => {
+    for (let i = from - (from % PAGEBLOCK_PAGES); id === pool.id && i < to; i += PAGEBLOCK_PAGES) {
+      const type = pool.alloc.area.typeOf(i - pool.base);
+      if (type === MIGRATE_MOVABLE || type >= NR_PCP_TYPES) continue;
+      pool.alloc.setPageblockType(i - pool.base, MIGRATE_MOVABLE);
+    }
+  });
+}
+
 /** The pageblock types of frames that `to` is about to get, where it has none of that pageblock yet. */
 function bringTypes(m: Machine, from: Pool, to: Pool, start: number, end: number): void {
   const first = start - (start % PAGEBLOCK_PAGES);
   for (let i = first; i < end; i += PAGEBLOCK_PAGES) {
     const owner = m.owners.owner[i >>> PAGEBLOCK_ORDER];
     if (owner !== from.id && m.owners.ownersIn(i, i + PAGEBLOCK_PAGES).includes(to.id)) continue;
-    const type = from.alloc.area.typeOf(i - from.base);
-    assert(type !== MIGRATE_ISOLATE, 'frames of an isolated pageblock cannot change their pool', { index: i });
+    const theirs = from.alloc.area.typeOf(i - from.base);
+    assert(theirs !== MIGRATE_ISOLATE, 'frames of an isolated pageblock cannot change their pool', { index: i });
+    const type = hasOneType(to) && theirs < NR_PCP_TYPES ? MIGRATE_MOVABLE : theirs;
     if (to.alloc.area.typeOf(i - to.base) !== type) to.alloc.setPageblockType(i - to.base, type);
   }
 }
