@@ -157,10 +157,9 @@ function compareRows(
     if (kind === KIND_TAIL) v.add('C2', `frame ${sections.pfnOf(i)} is a tail without a head before it`);
     if (pool >= 0 && kind !== KIND_ABSENT) recount.present[pool] += end - i;
     for (let k = i; k < end; k++) {
-      if (owners.at(k) !== pool)
-        v.add('C2', `frame ${sections.pfnOf(k)} is of another pool than the allocation it is in`);
       const marked = state[k - first] !== 0;
       if (k > i) {
+        if (owners.at(k) !== pool) v.add('C2', `I4 frame ${sections.pfnOf(k)} is of another pool than its allocation`);
         const tail = sections.metaAt(k) & KIND_MASK;
         if (tail !== KIND_TAIL) v.add('C2', `frame ${sections.pfnOf(k)} should be a tail, is ${tail}`);
       }

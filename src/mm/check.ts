@@ -4,13 +4,14 @@
 //   0      C0 counters: managed <= present <= spanned, nothing negative                O(pools)
 //   1      C1 free lists: the allocators' own checks                                   O(frames), small
 //          C5 maps agree: section numbers, states of memory blocks, owners of          O(pageblocks)
-//             pageblocks
+//             pageblocks; C7 user pools: I1 to I6 (pools/check-pools.ts)
 //   2      C2 every frame has exactly one state: free, on a per-CPU list, used,        O(frames of sections in use)
 //             absent or offline; managed and present equal their recount (P1):
 //             check-frames.ts
 //   3      C3 frame <-> holder is a bijection (H1-H3); C4 contents are where           O(frames of sections in use)
 //             their holder looks for them; C6 pools of huge pages, poisoned frames
-//             and CMA areas agree with the frames that they name
+//             and CMA areas agree with the frames that they name; C8 chunk costs
+//             equal a recount, where somebody asked for them
 //
 // Callable by users at any time. An empty list means sound. Every rule here has a test that breaks the tables and sees
 // the rule speak (check.test.ts).
@@ -24,6 +25,7 @@ import { type Machine, tagOf } from './machine.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
 import { checkPoison } from './memory-failure.ts';
 import { checkPools } from './pools/check-pools.ts';
+import { checkChunkCosts } from './pools/chunk-cost.ts';
 import { hasPoolTable } from './pools/pool-table.ts';
 import { FREE_SLOT, KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, TAG_SHIFT } from './section.ts';
 import { type Violation, Violations } from './violation.ts';
@@ -43,6 +45,7 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
   if (level >= 1 && hasPoolTable(m)) checkPools(m, v);
   if (level >= 2) checkFrames(m, v);
   if (level >= 3) checkHolders(m, v, tagged);
+  if (level >= 3) for (const s of checkChunkCosts(m)) v.add('C8', s);
   if (level >= 3) for (const s of [...checkHugetlb(m), ...checkPoison(m), ...checkCma(m)]) v.add('C6', s);
   return v.list;
 }

@@ -221,7 +221,7 @@ function forEachPiece(m: Machine, h: Hstate, head: number, each: (index: number,
 export function handOver(m: Machine, h: Hstate, slot: number, to: HolderId): number {
   const head = headOf(m, slot);
   forEachPiece(m, h, head, (index, order) => {
-    m.holders.detach(m.sections.ownerAt(index), 2 ** order);
+    m.unhold(index, order);
     m.occupy(to, index, order);
   });
   return m.sections.ownerAt(head);
@@ -387,7 +387,7 @@ export function releaseHuge(m: Machine, pfn: Pfn): void {
   assert(at !== undefined && !at.free && headOf(m, at.slot) === index, 'no used huge page begins here', { pfn });
   const { h, slot } = at;
   const node = nodeOf(m, slot);
-  forEachPiece(m, h, index, (i) => m.sections.setMeta(i, m.sections.metaAt(i) & ~META_PINNED));
+  forEachPiece(m, h, index, (i) => m.unpin(m.sections.pfnOf(i)));
   h.used.delete(slot);
   if (h.surplusOn(node) > 0) {
     h.addSurplus(node, -1);
@@ -506,7 +506,7 @@ function poolPageIn(m: Machine, h: Hstate, targets: Int32Array, top: number): nu
 function swapPages(m: Machine, h: Hstate, head: number, target: number): void {
   const to = headOf(m, target);
   h.free.splice(h.free.lastIndexOf(target), 1);
-  m.holders.detach(target, h.pages);
+  m.unhold(to, PAGEBLOCK_ORDER);
   m.sections.vacate(to, PAGEBLOCK_ORDER);
   m.relocate(head, to, PAGEBLOCK_ORDER);
   m.occupy(poolHolder(m, h), head, PAGEBLOCK_ORDER);

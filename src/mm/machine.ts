@@ -14,7 +14,17 @@
 
 import { assert } from '#base/assert';
 import type { Result } from '#base/result';
-import { type BlockId, type HolderId, type NodeId, type Order, type Pfn, toBlockId, toOrder, toPfn } from '#base/units';
+import {
+  type BlockId,
+  type HolderId,
+  type NodeId,
+  type Order,
+  type Pfn,
+  toBlockId,
+  toHolderId,
+  toOrder,
+  toPfn,
+} from '#base/units';
 import { type AllocOptions, takeFor } from './alloc-path.ts';
 import { addPools, bootFrames, bootPools, layOut, poolLike, systemRam } from './boot.ts';
 import { bootHugepages } from './boot-hugepages.ts';
@@ -251,10 +261,16 @@ export class Machine {
     if (this.frameWatch !== undefined) this.frameWatch.occupied(index, order, holder);
   }
 
-  /** An allocation becomes 2^order allocations of one frame, in place, with its contents. Used by migrate.ts only. */
-  divide(head: number, order: number): void {
+  /** @internal An allocation's holder loses it; whose its columns are now is the caller's to write. @returns who that was */
+  unhold(head: number, order: number): HolderId {
     const holder = this.holders.detach(this.sections.ownerAt(head), 1 << order);
     this.frameWatch?.vacated(head, order, holder);
+    return toHolderId(holder);
+  }
+
+  /** An allocation becomes 2^order allocations of one frame, in place, with its contents. Used by migrate.ts only. */
+  divide(head: number, order: number): void {
+    const holder = this.unhold(head, order);
     for (let i = head; i < head + (1 << order); i++) this.occupy(holder, i, 0);
   }
 
@@ -558,9 +574,8 @@ export class Machine {
   forget(index: number): void {
     assert(this.poolAt(index) === undefined, 'forget of a frame that is online', { pfn: this.sections.pfnOf(index) });
     const order = (this.sections.metaAt(index) & KIND_MASK) - KIND_HEAD0;
-    const holder = this.holders.detach(this.sections.ownerAt(index), 1 << order);
+    this.unhold(index, order);
     this.#unmark(index, order);
-    this.frameWatch?.vacated(index, order, holder);
   }
 
   /** The pool of a zone on a node; made if there is none yet. */

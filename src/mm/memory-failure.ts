@@ -257,9 +257,7 @@ function takeFree(m: Machine, pfn: Pfn): void {
 /** A single frame's user, of a class on the LRU, loses it in place: it never sees the free lists. @returns who that was. */
 function takeUsed(m: Machine, pfn: Pfn): HolderId {
   const index = m.sections.indexOf(pfn);
-  const slot = m.sections.ownerAt(index);
-  const holder = m.holders.holderOf(slot);
-  m.holders.detach(slot, 1);
+  const holder = m.unhold(index, 0);
   m.occupy(poisonHolder(m), index, 0);
   mark(m, pfn);
   return holder;

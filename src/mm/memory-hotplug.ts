@@ -430,6 +430,7 @@ export class OfflineWork {
     pool.alloc.enable();
     const vmemmap = m.blocks.vmemmapPages[this.#row];
     m.owners.setZone((this.#start - vmemmap) >>> PAGEBLOCK_ORDER, this.#end >>> PAGEBLOCK_ORDER, NOBODY);
+    m.frameWatch?.owned(this.#start - vmemmap, this.#end);
     pool.managed -= end - start - unmanaged + (headManaged(m, this.block * m.blockPages) ? vmemmap : 0);
     pool.present -= end - start + vmemmap;
     if (m.blocks.early[this.#row] === 1) pool.presentEarly -= end - start + vmemmap;

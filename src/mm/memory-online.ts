@@ -80,6 +80,7 @@ export function onlineBlock(m: Machine, block: BlockId, how: OnlineType): Result
   const pool = m.poolOfZone(blocks.node[row] as number, zone);
   pool.widen(whole, end, m.sections.frames);
   m.owners.setZone(whole >>> PAGEBLOCK_ORDER, end >>> PAGEBLOCK_ORDER, pool.id);
+  m.frameWatch?.owned(whole, end);
   for (let i = whole; i < start; i += PAGEBLOCK_PAGES) pool.alloc.setPageblockType(i - pool.base, MIGRATE_UNMOVABLE);
   const managed = pool.managed;
   let at = start;

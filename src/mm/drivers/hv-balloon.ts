@@ -252,7 +252,7 @@ export class HvHotAdd {
         if (this.#m.poolAt(index) === undefined || (sections.metaAt(index) & KIND_MASK) === KIND_NONE) break;
         const slot = sections.ownerAt(index);
         if (holders.holderOf(slot) !== this.holder) break;
-        holders.detach(slot, 1);
+        this.#m.unhold(index, 0);
         sections.vacate(index, 0);
       }
       if (to > pfn) this.#use(pfn, to);

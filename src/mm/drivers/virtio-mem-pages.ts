@@ -106,10 +106,10 @@ export class FakeOfflinePages {
 
   /** Nobody holds [start, end) any more, and no list has it yet. managed is not touched. */
   #release(start: Pfn, end: Pfn): void {
-    const { holders, sections } = this.#m;
+    const { sections } = this.#m;
     const first = sections.indexOf(start);
     for (const a of [...allocationsIn(this.#m, first, first + end - start)]) {
-      holders.detach(sections.ownerAt(a.head), 2 ** a.order);
+      this.#m.unhold(a.head, a.order);
       sections.vacate(a.head, a.order);
     }
   }

@@ -50,11 +50,6 @@ describe('chunk costs, random', () => {
         code: 'shared',
         placement: rng.pick(['address', 'lifo', 'fullest']),
       });
-      m.onEvent = (e) => {
-        if (e.type !== 'online' && e.type !== 'offline') return;
-        const start = m.sections.indexOf(toPfn(e.block * m.blockPages));
-        m.frameWatch?.owned(start, start + m.blockPages);
-      };
       const dirty = new Set<string>();
       const keyOf = (holder: number, index: number): string => `${holder}:${index}`;
       const pageState = (h: HolderId, index: number) => ({
