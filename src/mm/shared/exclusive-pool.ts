@@ -307,6 +307,7 @@ function openPool(frames: SharedFrames, spec: ExclusivePoolSpec & { readonly min
       const what = hand.wishOf(p);
       if (what === WISH_NONE) continue;
       // With a chunk to spare any chunk may go, and one of them has something free: the search below is not in vain.
+      if (alloc.nrFree() - CHUNK_PAGES < min && alloc.nrFree() + alloc.pcpPages() - CHUNK_PAGES >= min) alloc.drain();
       const spare = alloc.nrFree() - CHUNK_PAGES >= min;
       const i = spare ? cheapest(what === WISH_WHOLE) : -1;
       if (i < 0) open = true;

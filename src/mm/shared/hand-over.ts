@@ -40,9 +40,16 @@ import { assert } from '#base/assert';
 import { BELL, frameInHeap, lineOf, ownerIn, ownerWord, RESERVE, type SharedWords, WISH } from './shared-frames.ts';
 
 /** What of Atomics is used: an argument, so that a test may stop between any two operations. */
-export type AtomicWords = Pick<Atomics, 'load' | 'store' | 'or' | 'add' | 'sub' | 'exchange' | 'compareExchange'> & {
+export interface AtomicWords {
+  load(words: Int32Array, index: number): number;
+  store(words: Int32Array, index: number, value: number): number;
+  or(words: Int32Array, index: number, bits: number): number;
+  add(words: Int32Array, index: number, by: number): number;
+  sub(words: Int32Array, index: number, by: number): number;
+  exchange(words: Int32Array, index: number, value: number): number;
+  compareExchange(words: Int32Array, index: number, expected: number, value: number): number;
   notify(words: Int32Array, index: number): number;
-};
+}
 
 /** What a pool does with what it finds. All of it is private to its thread. */
 export type PoolDesk = {
