@@ -1,7 +1,10 @@
 // One worker thread of bench/pools-mt.mjs: takes and frees single frames of its pool for a while, and says how many.
 //
 //   walk   between 68 and 72 % of its share in use, Movable; a freed frame is a random one of those it has (W1 of
-//          workloads.mjs). Slices of 10 000 operations, between which the clock is read.
+//          workloads.mjs)
+//   burst  frees 4096 random frames, takes 4096: the rings are refilled and spilled all the time (W1b)
+//
+// Slices of 10 000 or 8192 operations, between which the clock is read.
 //
 // Both workers start together: the main thread sets a word when all are ready. A frame that the other shall free goes
 // there through a ring of this file, one writer and one reader, so that the frees are evenly spread over the walk.
@@ -11,10 +14,11 @@ import { createFreeArea } from '../dist/mm/free-area-create.js';
 import { createPageAlloc } from '../dist/mm/page-alloc.js';
 import { attachPool, openLockedPool, openSharedFrames } from '../dist/mm/shared/index.js';
 
-const { kind, me, workers, share, spare, warmMs, runMs, buffer, control, mail, giveEvery, giveUsed, mailEvery } =
+const { kind, work, me, workers, share, spare, warmMs, runMs, buffer, control, mail, giveEvery, giveUsed, mailEvery } =
   workerData;
 const CHUNK = 1024;
-const SLICE = 10_000;
+const BURST = 4096;
+const SLICE = work === 'burst' ? 2 * BURST : 10_000;
 const SCALE = 2.3283064365386963e-10; // 2^-32
 const MAIL_SLOTS = 4096;
 const pages = share + spare * CHUNK; // of this worker
@@ -134,8 +138,34 @@ function walk(e, ops, low, high) {
   n = k;
 }
 
+function burst(e) {
+  let s = seed;
+  const h = held;
+  let k = n;
+  for (let op = 0; op < BURST; op++) {
+    s ^= s << 13;
+    s ^= s >>> 17;
+    s ^= s << 5;
+    const i = ((s >>> 0) * (k * SCALE)) | 0;
+    const p = h[i];
+    h[i] = h[--k];
+    e.free(p, 0);
+  }
+  for (let op = 0; op < BURST; op++) {
+    const p = e.alloc(0, 1);
+    if (p < 0) throw new Error('out of memory');
+    h[k++] = p;
+  }
+  seed = s;
+  n = k;
+}
+
 /** One slice, with what happens besides: a chunk or a frame for the other. */
 function slice(low, high) {
+  if (work === 'burst') {
+    burst(engine);
+    return;
+  }
   const step = Math.min(giveEvery || SLICE, mailEvery || SLICE, SLICE);
   for (let done = 0; done < SLICE; done += step) {
     walk(engine, step, low, high);

@@ -44,6 +44,21 @@ const CASES = {
   'locked-rings-2': { what: 'one pool, one lock, rings', kind: 'locked-rings', workers: 2 },
   'locked-1': { what: 'one pool, one lock, no rings', kind: 'locked', workers: 1 },
   'locked-2': { what: 'one pool, one lock, no rings', kind: 'locked', workers: 2 },
+  'burst-plain-1': { what: 'bursts, a machine of its own', kind: 'plain', workers: 1, work: 'burst' },
+  'burst-plain-2': { what: 'bursts, two machines: the ceiling', kind: 'plain', workers: 2, work: 'burst' },
+  'burst-exclusive-2': { what: 'bursts, two pools of a shared machine', kind: 'exclusive', workers: 2, work: 'burst' },
+  'burst-locked-rings-1': {
+    what: 'bursts, one pool, one lock, rings',
+    kind: 'locked-rings',
+    workers: 1,
+    work: 'burst',
+  },
+  'burst-locked-rings-2': {
+    what: 'bursts, one pool, one lock, rings',
+    kind: 'locked-rings',
+    workers: 2,
+    work: 'burst',
+  },
 };
 
 /** One case in this process. @returns a JSON row; throws when anything does not add up at the end. */
@@ -64,6 +79,7 @@ async function one(name, sizes) {
   const rows = await Promise.all(
     Array.from({ length: workers }, (_, me) => {
       const workerData = {
+        work: 'walk',
         giveEvery: 0,
         giveUsed: false,
         mailEvery: 0,
@@ -122,15 +138,16 @@ function print(rounds, names, { rounds: asked, share, runMs }) {
   for (const name of names) {
     const rows = of(name);
     if (rows.length === 0) continue;
-    const { what, workers } = CASES[name];
+    const { what, workers, work } = CASES[name];
+    const base = work === 'burst' ? 'burst-plain' : 'plain';
     const millions = rows.map((r) => r.perSecond / 1e6);
     const given = median(rows.map((r) => r.givenPerSecond));
     const cells = [
       `${name.replace(/-[12]$/, '')}: ${what}`,
       workers,
       `${median(millions).toFixed(1)} (${sorted(millions)[0].toFixed(1)} to ${sorted(millions).at(-1).toFixed(1)})`,
-      percent(ratios(name, workers === 1 ? 'plain-1' : 'plain-2')),
-      `${median(ratios(name, 'plain-1')).toFixed(2)}`,
+      percent(ratios(name, `${base}-${workers}`)),
+      `${(median(ratios(name, `${base}-1`)) ?? Number.NaN).toFixed(2)}`,
       given > 0 ? given.toFixed(0) : '-',
     ];
     console.log(`| ${cells.join(' | ')} |`);

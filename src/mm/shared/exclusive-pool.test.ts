@@ -1,12 +1,12 @@
 // Exclusive pools in one thread: what each verb does, one rule at a time. Several pools of one memory, driven in turn.
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { Prng } from '#base/prng';
 import { createFreeArea } from '../free-area-create.ts';
 import { MIGRATE_MOVABLE, MIGRATE_UNMOVABLE } from '../geometry.ts';
 import { createPageAlloc } from '../page-alloc.ts';
 import { attachPool, type ExclusivePool, type ExclusivePoolSpec } from './exclusive-pool.ts';
-import { createSharedFrames, openSharedFrames, type SharedFrames } from './shared-frames.ts';
+import { BELL, createSharedFrames, lineOf, openSharedFrames, type SharedFrames } from './shared-frames.ts';
 
 const M = MIGRATE_MOVABLE;
 const CHUNK = 1024;
@@ -230,6 +230,43 @@ describe('exclusive pools', () => {
     for (const i of held.flat()) c.free(i, 0);
     for (const pool of w.pools) pool.look();
     expect(end(w)).toBe(1);
+  });
+
+  it('XP8 a wish that arrives in the middle of a refill waits: frames are on their way to the ring', () => {
+    const w = world(4, 2, { batch: 63, high: 252 });
+    const [a, b] = w.pools as [ExclusivePool, ExclusivePool];
+    b.take(4);
+    // The first chunk: one pageblock that is Unmovable with eight frames left, one Movable and free. Of each other
+    // chunk a quarter is free, so that the first is the one to give, and there is a chunk to spare.
+    const halves = Array.from({ length: 8 }, () => b.alloc(9, M)).sort((x, y) => x - y);
+    for (const i of [3, 5, 7]) {
+      b.free(halves[i] as number, 9);
+      expect(b.alloc(8, M)).toBeGreaterThanOrEqual(0);
+    }
+    b.free(halves[0] as number, 9);
+    for (let k = 0; k < 8 * 63; k++) expect(b.alloc(0, MIGRATE_UNMOVABLE)).toBeGreaterThanOrEqual(0);
+    b.free(halves[1] as number, 9);
+    expect(b.allocator.pcpPages()).toBe(0);
+
+    const load = Atomics.load;
+    const { line } = w.frames.words;
+    let looks = 0;
+    const spy = vi.spyOn(Atomics, 'load').mockImplementation(((words: Int32Array, index: number) => {
+      const value = load(words, index);
+      if (words === line && index === lineOf(1, BELL) && looks++ === 0) a.wish('any');
+      return value;
+    }) as typeof Atomics.load);
+    const i = b.alloc(0, MIGRATE_UNMOVABLE);
+    spy.mockRestore();
+    expect(looks).toBeGreaterThan(0);
+    expect(b.allocator.pcpPages()).toBe(62); // eight, then a raid
+    expect(w.frames.ownerOf(i)).toBe(1);
+    expect(b.check()).toEqual([]);
+    expect(b.stat().wishesFulfilled).toBe(0);
+    b.look();
+    expect(b.stat().wishesFulfilled).toBe(1);
+    expect(b.check()).toEqual([]);
+    end(w);
   });
 
   it('XP9 the reserve takes back chunks that are wholly free, and whoever needs one has it', () => {
