@@ -11,7 +11,7 @@ import { MIGRATE_ISOLATE, PAGEBLOCK_PAGES } from '../geometry.ts';
 import type { Machine } from '../machine.ts';
 import type { Pool } from '../pool.ts';
 import { sizePcp } from '../vm-tunables.ts';
-import type { FrameRange } from './pool-move.ts';
+import { type FrameRange, freeOf, givable } from './pool-move.ts';
 import { attrsOf, type Lease, type PoolAttrs, poolTableOf } from './pool-table.ts';
 import { reshare } from './pool-watermarks.ts';
 
@@ -48,6 +48,27 @@ export function fittingRanges(m: Machine, from: Pool, b: PoolAttrs): readonly Fr
       .map((q) => ({ start: Math.max(r.start, q.start), end: Math.min(r.end, q.end) }))
       .filter((q) => q.start < q.end),
   );
+}
+
+/**
+ * Free frames that a pool could give away now, of all or of `ranges` of frame numbers: neither isolated nor borrowed. Its
+ * per-CPU lists are drained. Cost O(pageblocks of the ranges + loans x ranges)
+ */
+export function freeToGive(m: Machine, pool: Pool, ranges: readonly FrameRange[] | undefined): number {
+  const all = givable(m, pool);
+  if (ranges === undefined) return all;
+  let free = ranges.reduce((n, r) => n + freeOf(m, pool, r.start, r.end), 0);
+  for (const lease of poolTableOf(m).leases.values()) {
+    if (lease.to !== pool.id) continue;
+    for (const lent of lease.ranges) {
+      for (const r of ranges) {
+        const start = Math.max(lent.start, r.start);
+        const end = Math.min(lent.end, r.end);
+        if (start < end) free -= freeOf(m, pool, start, end);
+      }
+    }
+  }
+  return Math.min(all, free);
 }
 
 /** Is a pageblock of [start, end) of the dense index closed? Free frames of it cannot change their pool until it is open. */

@@ -23,13 +23,13 @@
 // "allowing pages or groups of pages to be moved between them when necessary".
 
 import { err, ok, type Result } from '#base/result';
-import { migrateWithPools } from '../hugetlb.ts';
 import type { Machine } from '../machine.ts';
 import { allocationsIn, BlockerList, blockerOf } from '../page-isolation.ts';
 import type { Pool } from '../pool.ts';
-import { type Blocker, type BlockerCause, type Refusal, refusal } from '../refusal.ts';
-import { fittingRanges, isIsolated, roomOf, settle } from './pool-fit.ts';
-import { denseRuns, type FrameRange, freeOf, givable, moveFree } from './pool-move.ts';
+import { type Blocker, type Refusal, refusal } from '../refusal.ts';
+import { migrateWithin } from './migrate-within.ts';
+import { fittingRanges, freeToGive, isIsolated, roomOf, settle } from './pool-fit.ts';
+import { denseRuns, type FrameRange, givable, moveFree } from './pool-move.ts';
 import {
   attrsOf,
   type Lease,
@@ -82,9 +82,8 @@ export function borrow(m: Machine, spec: BorrowSpec, as: Principal): Result<Leas
   const to = m.pools[b.id] as Pool;
   const ranges = fittingRanges(m, from, b);
   if (ranges?.length === 0) return no('label', `pool ${b.name} may have no frame of ${a.name}`);
-  const fitting =
-    ranges === undefined ? Number.POSITIVE_INFINITY : ranges.reduce((n, r) => n + freeOf(m, from, r.start, r.end), 0);
   const free = givable(m, from);
+  const fitting = freeToGive(m, from, ranges);
   const floor = a.kind === 'zone' ? Math.max(0, from.watermarks.min) : a.min;
   const room = roomOf(m, b);
   const most = Math.max(0, Math.min(free - floor, fitting, room));
@@ -93,8 +92,8 @@ export function borrow(m: Machine, spec: BorrowSpec, as: Principal): Result<Leas
     if (take > room || room === 0) {
       return no('guarantee', `pool ${b.name} has ${to.present} pages, its max is ${b.max}`);
     }
-    if (take > Math.min(free, fitting) || free === 0) {
-      return no('no-memory', `pool ${a.name}: ${pages} pages are asked for, ${Math.min(free, fitting)} are free`);
+    if (take > fitting || fitting === 0) {
+      return no('no-memory', `pool ${a.name}: ${pages} pages are asked for, ${fitting} are free`);
     }
     return no('guarantee', `pool ${a.name}: ${free - pages} pages would stay free, ${floor} have to`);
   }
@@ -193,8 +192,6 @@ export function giveBack(
   table.leases.delete(id);
   returnFree(m, to, from, dense);
   const busy = emptyUsed(m, to, from, dense);
-  // A large page that was split may have moved in part.
-  if (busy.length > 0) returnFree(m, to, from, dense);
   const left = dense.flatMap((r) => ownedRuns(m, to, r)).map((r) => framesOf(m, r));
   const leftPages = left.reduce((n, r) => n + r.end - r.start, 0);
   if (leftPages > 0 && !partial) {
@@ -238,19 +235,17 @@ function emptyUsed(m: Machine, to: Pool, from: Pool, dense: readonly FrameRange[
       if (a.head === last) continue;
       last = a.head;
       const pages = 1 << a.order;
-      const outcome = migrateWithPools(m, a.head, targets);
-      if (outcome !== 'moved') {
-        const cause: BlockerCause = outcome === 'final' ? 'unmovable' : outcome;
-        // A large page may have been split, and parts of it moved: what is left is in the way.
-        for (const part of allocationsIn(m, a.head, a.head + pages)) {
-          busy.add(blockerOf(m, part.head, 1 << part.order, cause));
+      const cause = migrateWithin(m, a, targets, (start, end) => {
+        for (const r of dense) {
+          const first = Math.max(r.start, start);
+          const next = Math.min(r.end, end);
+          if (first < next) relabelFree(m, to, from, first, next);
         }
-        continue;
-      }
-      for (const r of dense) {
-        const start = Math.max(r.start, a.head);
-        const end = Math.min(r.end, a.head + pages);
-        if (start < end) relabelFree(m, to, from, start, end);
+      });
+      if (cause === undefined) continue;
+      // A large page may have been split, and parts of it moved: what is left is in the way.
+      for (const part of allocationsIn(m, a.head, a.head + pages)) {
+        if (m.owners.at(part.head) === to.id) busy.add(blockerOf(m, part.head, 1 << part.order, cause));
       }
     }
   }

@@ -12,13 +12,13 @@
 // Invariant: a refusal leaves every frame with its pool.
 
 import { MAX_ORDER, MIGRATE_ISOLATE, NR_MIGRATE_TYPES } from '../geometry.ts';
-import { migrateWithPools } from '../hugetlb.ts';
 import type { Machine } from '../machine.ts';
 import { CLASS_TRAITS } from '../page-class.ts';
 import { allocationsIn, BlockerList, blockerOf } from '../page-isolation.ts';
 import type { Pool } from '../pool.ts';
 import type { BlockerCause, Refusal } from '../refusal.ts';
 import { refusal } from '../refusal.ts';
+import { migrateWithin, type UsedFrames } from './migrate-within.ts';
 import { leasedIn, poolTableOf } from './pool-table.ts';
 import { relabelFree, relabelUsed } from './relabel.ts';
 
@@ -205,9 +205,8 @@ export function moveRange(
     for (const a of used) {
       const pages = 1 << a.order;
       const whole = a.head >= run.start && a.head + pages <= run.end;
-      const cause = options.used === 'refuse' ? 'unmovable' : emptyOne(m, from, to, a, whole, options, targets);
-      if (cause === undefined) done.push({ start: a.head, end: a.head + pages });
-      else busy.add(blockerOf(m, a.head, pages, cause));
+      const cause = options.used === 'refuse' ? 'unmovable' : emptyOne(m, from, to, a, whole, options, targets, done);
+      if (cause !== undefined) busy.add(blockerOf(m, a.head, pages, cause));
     }
   }
   if (busy.items.length === 0) return { pages: done.reduce((n, r) => n + r.end - r.start, 0) };
@@ -243,21 +242,22 @@ function emptyOne(
   m: Machine,
   from: Pool,
   to: Pool,
-  a: { head: number; order: number; cls: keyof typeof CLASS_TRAITS },
+  a: UsedFrames,
   whole: boolean,
   options: MoveRangeOptions,
   targets: Int32Array,
+  done: FrameRange[],
 ): BlockerCause | undefined {
   if (!CLASS_TRAITS[a.cls].managed) return 'reserved';
   if (options.used === 'donate') {
     if (!whole) return 'unmovable';
     relabelUsed(m, from, to, a.head, a.order);
+    done.push({ start: a.head, end: a.head + (1 << a.order) });
     return undefined;
   }
   if (!whole) return 'unmovable'; // an allocation that reaches out of the range: its other frames would be cut off
-  const outcome = migrateWithPools(m, a.head, targets);
-  if (outcome === 'final') return 'unmovable';
-  if (outcome !== 'moved') return outcome;
-  relabelFree(m, from, to, a.head, a.head + (1 << a.order));
-  return undefined;
+  return migrateWithin(m, a, targets, (start, end) => {
+    relabelFree(m, from, to, start, end);
+    done.push({ start, end });
+  });
 }

@@ -17,8 +17,8 @@
 import { MAX_ORDER, MIGRATE_ISOLATE, NR_MIGRATE_TYPES } from '../geometry.ts';
 import type { Machine } from '../machine.ts';
 import type { Pool } from '../pool.ts';
-import { fittingRanges, isIsolated, roomOf, settle } from './pool-fit.ts';
-import { type FrameRange, freeOf, givable, moveFree } from './pool-move.ts';
+import { fittingRanges, freeToGive, isIsolated, roomOf, settle } from './pool-fit.ts';
+import { type FrameRange, givable, moveFree } from './pool-move.ts';
 import { attrsOf, leasedIn, livePools, type PoolAttrs, poolTableOf } from './pool-table.ts';
 import { relabelFree } from './relabel.ts';
 import type { PoolRequest } from './request.ts';
@@ -100,8 +100,7 @@ function victimsOf(m: Machine, request: PoolRequest, mine: PoolAttrs): Victim[][
 
 /** Free frames beyond the victim's min. */
 function takeFree(m: Machine, v: Victim, to: Pool, wanted: number): number {
-  const fitting = v.ranges?.reduce((n, r) => n + freeOf(m, v.pool, r.start, r.end), 0) ?? Number.POSITIVE_INFINITY;
-  const spare = Math.min(wanted, fitting, givable(m, v.pool) - v.a.min);
+  const spare = Math.min(wanted, freeToGive(m, v.pool, v.ranges), givable(m, v.pool) - v.a.min);
   if (spare <= 0) return 0;
   return moveFree(m, v.pool, to, spare, v.ranges).reduce((n, r) => n + r.end - r.start, 0);
 }

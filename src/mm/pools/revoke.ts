@@ -27,11 +27,12 @@ import type { Machine } from '../machine.ts';
 import { BlockerList, blockerOf } from '../page-isolation.ts';
 import type { Pool } from '../pool.ts';
 import { type Blocker, type Refusal, refusal } from '../refusal.ts';
-import { fittingRanges, isIsolated, labelsOf, onLoan, roomOf, settle } from './pool-fit.ts';
-import { type FrameRange, freeOf, givable, moveFree } from './pool-move.ts';
+import type { UsedFrames } from './migrate-within.ts';
+import { fittingRanges, freeToGive, isIsolated, labelsOf, onLoan, roomOf, settle } from './pool-fit.ts';
+import { type FrameRange, givable, moveFree } from './pool-move.ts';
 import { attrsOf, leasedIn, may, type PoolAttrs, type Principal, poolNamed, poolTableOf } from './pool-table.ts';
 import { relabelFree } from './relabel.ts';
-import { type Allocation, isGone, ownIn, raggedPieces, type Shed, vacate, waysOutOf, wholePieces } from './shed.ts';
+import { isGone, ownIn, raggedPieces, type Shed, vacate, waysOutOf, wholePieces } from './shed.ts';
 
 export type RevokeSpec = {
   /** The opportunistic pool. */
@@ -172,8 +173,7 @@ function giveFree(m: Machine, w: Work): void {
   let spare = givable(m, from) - a.min;
   for (const to of homesOf(m, w)) {
     const ranges = w.to === undefined ? fittingRanges(m, from, attrsOf(m, to.id)) : w.ranges;
-    const fitting = ranges?.reduce((n, r) => n + freeOf(m, from, r.start, r.end), 0) ?? Number.POSITIVE_INFINITY;
-    const take = Math.min(w.left, fitting, spare);
+    const take = Math.min(w.left, freeToGive(m, from, ranges), spare);
     if (take <= 0) continue;
     for (const range of moveFree(m, from, to, take, ranges)) {
       w.given.push({ range, to });
@@ -216,7 +216,7 @@ function count(w: Work, how: Shed, pages: number): void {
 }
 
 /** Are the allocation's frames the pool's own, and may `to` have them? */
-function mayGive(m: Machine, w: Work, a: Allocation): boolean {
+function mayGive(m: Machine, w: Work, a: UsedFrames): boolean {
   const pfn = m.sections.pfnOf(a.head);
   const end = pfn + (1 << a.order);
   if (w.ranges !== undefined && !w.ranges.some((r) => r.start <= pfn && end <= r.end)) return false;

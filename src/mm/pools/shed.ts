@@ -23,6 +23,7 @@ import { type PageStateOf, pageStateAt } from '../page-state.ts';
 import type { Pool } from '../pool.ts';
 import type { BlockerCause } from '../refusal.ts';
 import { CHUNK_WEIGHTS, ChunkCosts, chunkCosts } from './chunk-cost.ts';
+import { hasRun, type UsedFrames } from './migrate-within.ts';
 import { requestRow } from './pool-requests.ts';
 import { attrsOf, leasedIn, poolTableOf } from './pool-table.ts';
 import type { PoolRequest } from './request.ts';
@@ -175,17 +176,13 @@ export function waysOutOf(m: Machine, pool: Pool, ownSpare: number): Ways {
 /** How a page went. */
 export type Shed = 'dropped' | 'moved';
 
+/** A page to be shed. */
+export type Allocation = UsedFrames;
+
 export const isGone = (how: Shed | BlockerCause): how is Shed => how === 'dropped' || how === 'moved';
 
-export type Allocation = {
-  readonly head: number;
-  readonly order: number;
-  readonly cls: PageClass;
-  readonly pinned: boolean;
-};
-
 /** Allocations of a piece that are the pool's, as they are now. */
-export const ownIn = (m: Machine, pool: Pool, piece: { readonly start: number; readonly end: number }): Allocation[] =>
+export const ownIn = (m: Machine, pool: Pool, piece: { readonly start: number; readonly end: number }): UsedFrames[] =>
   [...allocationsIn(m, piece.start, piece.end)].filter((a) => m.owners.at(a.head) === pool.id);
 
 /**
@@ -193,7 +190,7 @@ export const ownIn = (m: Machine, pool: Pool, piece: { readonly start: number; r
  *
  * @returns how, or why it stayed. Cost O(pages of it)
  */
-export function vacate(m: Machine, pool: Pool, a: Allocation, ways: Ways): Shed | BlockerCause {
+export function vacate(m: Machine, pool: Pool, a: UsedFrames, ways: Ways): Shed | BlockerCause {
   const pages = 1 << a.order;
   if (isDroppable(m, a)) {
     m.free(m.sections.pfnOf(a.head));
@@ -203,7 +200,7 @@ export function vacate(m: Machine, pool: Pool, a: Allocation, ways: Ways): Shed 
   if (!traits.managed) return 'reserved';
   if (traits.mobility === 'stays') return 'poisoned';
   if (traits.mobility !== 'lru') return 'unmovable';
-  if (ways.ownSpare >= pages) {
+  if (ways.ownSpare >= pages && hasRun(pool, a.order)) {
     const outcome = migrateWithPools(m, a.head, Int32Array.of(pool.id));
     if (outcome === 'moved') {
       ways.ownSpare -= pages;
@@ -223,10 +220,9 @@ export function vacate(m: Machine, pool: Pool, a: Allocation, ways: Ways): Shed 
 
 /** Can a fallback take 2^order frames and keep what it has to? A large page is not to be split for one that has no run. */
 function hasRoom(other: Pool, order: number, top: number, floor: number): boolean {
-  const { area } = other.alloc;
   const inArea = other.alloc.nrFree();
   if (other.kind === 'zone') {
     if (inArea - (1 << order) < (other.marks[top] as number)) return false;
   } else if (inArea + other.alloc.pcpPages() - (1 << order) < floor) return false;
-  return order === 0 || (area.orders(0) | area.orders(1) | area.orders(2)) >>> order !== 0;
+  return hasRun(other, order);
 }
