@@ -3,6 +3,7 @@
 //   { "tool": "0.1.0", "takenAt": "2026-11-20T23:57:00.000Z", "kernelRelease": "6.1.0-56-amd64",
 //     "problems": [ { "file", "kind", "detail", "lost", "remedy" } ... ],
 //     "cgroups":  [ [4242, "/system.slice"] ... ],
+//     "pools":    "pools:\n  - name: web\n    size: 512M\n",                    only where somebody made some
 //     "chunks":   [ { "bytes": 9000, "rawBytes": 80000, "rawCrc": 3405691582 } ... ],
 //     "entries":  [ { "path": "/proc/zoneinfo", "kind": "text", "chunk": 0, "bytes": 5391, "startedMs": 12, "endedMs": 13 }
 //                   { "path": "/proc/kpageflags", "kind": "runs", "chunk": 1, ... }
@@ -31,11 +32,14 @@ export type BundleTable = {
   readonly kernelRelease?: string;
   readonly problems: readonly CaptureProblem[];
   readonly cgroups: readonly (readonly [inode: number, path: string])[];
+  readonly pools?: string;
   readonly chunks: readonly TableChunk[];
   readonly entries: readonly TableEntry[];
 };
 
 const PROBLEM_KINDS: readonly CaptureProblem['kind'][] = ['absent', 'denied', 'hidden', 'torn', 'truncated', 'corrupt'];
+/** More than a thousand pools take. */
+const POOLS_LENGTH_MAX = 2 ** 20;
 const ENTRY_KINDS: readonly TableEntry['kind'][] = ['text', 'link', 'runs'];
 
 /** The table, or undefined when this is none. Cost O(table). */
@@ -50,7 +54,7 @@ export function parseTable(json: unknown): BundleTable | undefined {
 }
 
 /** What is known of the capture as a whole; also what an unpacked directory keeps in its capture.json. */
-export type CaptureAbout = Pick<BundleTable, 'takenAt' | 'kernelRelease' | 'problems' | 'cgroups'>;
+export type CaptureAbout = Pick<BundleTable, 'takenAt' | 'kernelRelease' | 'problems' | 'cgroups' | 'pools'>;
 
 export function parseAbout(json: unknown): CaptureAbout | undefined {
   const about = fieldsOf(json);
@@ -62,11 +66,14 @@ export function parseAbout(json: unknown): CaptureAbout | undefined {
   if (takenAt === undefined ? about.takenAt !== undefined : !/^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(takenAt))
     return undefined;
   if (kernelRelease === undefined && about.kernelRelease !== undefined) return undefined;
+  const pools = linesOf(about.pools);
+  if (pools === undefined && about.pools !== undefined) return undefined;
   return {
     ...(takenAt === undefined ? {} : { takenAt }),
     ...(kernelRelease === undefined ? {} : { kernelRelease }),
     problems,
     cgroups,
+    ...(pools === undefined ? {} : { pools }),
   };
 }
 
@@ -118,6 +125,10 @@ const textOf = (json: unknown): string | undefined => (typeof json === 'string' 
 /** One line of text: what is printed to a terminal as it is must not be able to steer it. */
 const lineOf = (json: unknown): string | undefined =>
   typeof json === 'string' && isPlainLine(json) ? json : undefined;
+
+/** Lines of text, not too many of them. */
+const linesOf = (json: unknown): string | undefined =>
+  typeof json === 'string' && json.length <= POOLS_LENGTH_MAX && json.split('\n').every(isPlainLine) ? json : undefined;
 
 const countOf = (json: unknown): number | undefined =>
   typeof json === 'number' && Number.isSafeInteger(json) && json >= 0 ? json : undefined;

@@ -91,6 +91,7 @@ export function encodeBundle(capture: Capture, options: { gzip: Gzip; toolVersio
     ...(kernelRelease === undefined ? {} : { kernelRelease }),
     problems: capture.problems,
     cgroups: [...capture.cgroups].sort(([a], [b]) => a - b),
+    ...(capture.pools === undefined ? {} : { pools: capture.pools }),
     chunks: chunks.map((chunk, i) => ({ bytes: chunk.length, rawBytes: raw[i].length, rawCrc: crc32(raw[i]) })),
     entries,
   };
@@ -198,6 +199,7 @@ export function decodeBundle(
     ...pages,
     cgroups: new Map(table.cgroups),
     problems: table.problems,
+    ...(table.pools === undefined ? {} : { pools: table.pools }),
   });
 }
 

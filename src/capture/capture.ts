@@ -33,4 +33,6 @@ export type Capture = {
   /** cgroup inode -> path below the cgroup root, to name what kpagecgroup says. */
   readonly cgroups: ReadonlyMap<number, string>;
   readonly problems: readonly CaptureProblem[];
+  /** Pools to be made on its twin, as `pools:` of a machine file. Not the kernel's: `dimmer pool` wrote it into a copy. */
+  readonly pools?: string;
 };

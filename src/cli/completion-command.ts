@@ -8,6 +8,7 @@ import { EXIT } from './exit-code.ts';
 import type { Io } from './io.ts';
 import { LS_WHAT } from './ls-command.ts';
 import { complain } from './options.ts';
+import { POOL_VERBS } from './pool-command.ts';
 
 const SHELLS = ['bash', 'zsh', 'fish'] as const;
 const TARGETS = ['block:', 'range:', 'node:', 'zone:', 'dimm:', 'size:'];
@@ -16,6 +17,7 @@ const WORDS: Readonly<Record<string, readonly string[]>> = {
   ls: LS_WHAT,
   completion: SHELLS,
   demo: DEMO_NAMES,
+  pool: POOL_VERBS,
   check: TARGETS,
   explain: TARGETS,
   map: TARGETS,
@@ -61,7 +63,7 @@ function verbsOf(program: Command): Verb[] {
     name: c.name(),
     about: c.description().replace(/\.$/, ''),
     options: [
-      ...c.options.flatMap((o) =>
+      ...[...new Map([c, ...c.commands].flatMap((x) => x.options).map((o) => [o.flags, o])).values()].flatMap((o) =>
         [o.long, o.short].flatMap((flag) =>
           flag === undefined || flag === null ? [] : [{ flag, about: o.description }],
         ),

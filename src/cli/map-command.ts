@@ -1,17 +1,16 @@
 // dimmer map: the picture of physical memory, on the terminal or as an SVG.
 
-import * as fs from 'node:fs';
-import * as path from 'node:path';
 import type { Command } from 'commander';
 import { memoryMap } from '#query/index';
 import { sourceLine } from './check-command.ts';
-import { EXIT } from './exit-code.ts';
+import { type Complaint, EXIT } from './exit-code.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
 import { formatJson } from './json.ts';
 import { mapSvg } from './map-svg.ts';
 import { formatMap } from './map-text.ts';
 import { ask, type SourceOptions } from './open-twin.ts';
 import { complain, withSource } from './options.ts';
+import { writeWhole } from './write-file.ts';
 
 type Options = SourceOptions & { readonly json?: boolean; readonly output?: string };
 
@@ -62,31 +61,6 @@ function run(io: Io, target: string | undefined, options: Options): number {
   return EXIT.OK;
 }
 
-const FORBIDDEN = /^\/(proc|sys|dev)(\/|$)/;
-
 /** Whole or not at all. Never into a place of the kernel, and never over something that is not an SVG. */
-function writeSvg(file: string, svg: string): { exit: 1 | 2; sentence: string } | undefined {
-  const refuse = (why: string) => ({ exit: EXIT.USAGE, sentence: `${file} ${why}; nothing was written` });
-  let temporary: string | undefined;
-  try {
-    const target = path.join(fs.realpathSync(path.dirname(path.resolve(file))), path.basename(file));
-    if (FORBIDDEN.test(target)) return refuse('is a place of the kernel');
-    const known = fs.lstatSync(target, { throwIfNoEntry: false });
-    if (known !== undefined && !known.isFile()) return refuse('is not a regular file');
-    if (
-      known !== undefined &&
-      known.size > 0 &&
-      !/^\s*(<\?xml[^>]*>\s*)?<svg/.test(fs.readFileSync(target, 'utf8').slice(0, 500))
-    )
-      return refuse('exists and is not an SVG');
-    temporary = path.join(path.dirname(target), `.${path.basename(target)}.${process.pid}.tmp`);
-    fs.writeFileSync(temporary, svg, { flag: 'wx' });
-    fs.renameSync(temporary, target);
-    return undefined;
-  } catch (e) {
-    if (temporary !== undefined) fs.rmSync(temporary, { force: true });
-    const code = (e as NodeJS.ErrnoException).code;
-    if (code === undefined) throw e; // not the system's: a bug
-    return { exit: EXIT.FAILED, sentence: `${file} cannot be written (${code}); nothing was written` };
-  }
-}
+const writeSvg = (file: string, svg: string): Complaint | undefined =>
+  writeWhole(file, svg, { kind: 'an SVG', isOurs: (old) => /^\s*(<\?xml[^>]*>\s*)?<svg/.test(old.slice(0, 500)) });

@@ -15,7 +15,7 @@ import type { Io } from './io.ts';
 import { isMachineFile } from './machine-source.ts';
 import { notesOf } from './notes.ts';
 import { openMachine } from './open-machine.ts';
-import { openCapture, type SourceOptions } from './open-twin.ts';
+import { makeCapturedPools, openCapture, type SourceOptions } from './open-twin.ts';
 import { Progress } from './progress.ts';
 
 export function openTree(io: Io, options: SourceOptions): Result<KernelFs, Complaint> {
@@ -32,6 +32,8 @@ export function openTree(io: Io, options: SourceOptions): Result<KernelFs, Compl
   if (!capture.ok) return capture;
   if (twin?.ok !== true)
     return err({ exit: EXIT.UNSUPPORTED, sentence: (twin?.error.message ?? 'there is no twin').replace(/\.$/, '') });
+  const pools = makeCapturedPools(twin.value);
+  if (pools !== undefined) return err(pools);
   if (options.quiet !== true) for (const note of notesOf(twin.value.problems)) io.err(`${note}\n`);
   if (twin.value.level === 'counters')
     return err({

@@ -3,6 +3,9 @@
 //   neither given, Linux        this machine
 //   neither given, elsewhere    the bundled capture of a real guest, and a sentence that says so
 //
+// Pools that somebody kept with a capture (dimmer pool) are made on its twin; if that cannot be, it is not opened: every
+// answer would be about another machine.
+//
 // A torn, denied or missing file is a note, not a failure: answers that suffer from it carry their provenance. A source
 // that is no machine at all is one sentence and exit 2; a kernel without memory blocks is exit 4.
 
@@ -11,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { err, ok, type Result } from '#base/result';
 import type { Capture } from '#capture/capture';
 import { readCapture } from '#hosts/linux/read-capture';
+import { makePools, parsePools } from '#machine-file/index';
 import type { BlockId } from '#mm/index';
 import { blocksOfTarget, judgeBlocks, parseTarget, type Target } from '#query/index';
 import { type BlockVerdict, buildTwin, type Twin, type TwinRefusal } from '#twin/index';
@@ -49,11 +53,26 @@ export function openTwin(io: Io, options: SourceOptions): Result<Twin, Complaint
   const capture = openCapture(io, options);
   progress.say('building the twin');
   const twin = capture.ok ? buildTwin(capture.value) : undefined;
+  const pools = twin?.ok === true ? makeCapturedPools(twin.value) : undefined;
   progress.end();
   if (!capture.ok) return capture;
   if (twin?.ok !== true) return refuse(exitOf(twin?.error), stripDot(twin?.error.message ?? ''));
+  if (pools !== undefined) return err(pools);
   if (options.quiet !== true) for (const note of notesOf(twin.value.problems)) io.err(`${note}\n`);
   return ok(twin.value);
+}
+
+/** The pools that a capture brings along, made on its twin. @returns why not */
+export function makeCapturedPools(twin: Twin): Complaint | undefined {
+  const { pools, origin } = twin.capture;
+  if (pools === undefined) return undefined;
+  if (twin.level === 'counters') {
+    const sentence = `${origin.name} has pools and no page flags: without them there is no machine to make the pools on`;
+    return { exit: EXIT.UNSUPPORTED, sentence };
+  }
+  const plans = parsePools(pools);
+  const made = plans.ok ? makePools(twin.machine, plans.value) : plans;
+  return made.ok ? undefined : { exit: EXIT.USAGE, sentence: `${origin.name}, its pools: ${made.error.sentence}` };
 }
 
 const exitOf = (refusal: TwinRefusal | undefined): ExitCode =>

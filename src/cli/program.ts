@@ -19,6 +19,7 @@ import { addLs } from './ls-command.ts';
 import { addMap } from './map-command.ts';
 import { addMount } from './mount-command.ts';
 import { openTree } from './open-tree.ts';
+import { addPool } from './pool-command.ts';
 import { addShell } from './shell-command.ts';
 import { addSim } from './sim-command.ts';
 import { addVerify } from './verify-command.ts';
@@ -64,6 +65,7 @@ Examples:
     addCapture,
     addVerify,
     addSim,
+    addPool,
     addShell,
     addExport,
     addDemo,

@@ -2,7 +2,9 @@
 //
 // docs/formats/machine.md describes the file. Text in, a MachineSpec out; nothing here reads a disk.
 
+export { editPools, type Plain, type PoolEdit } from './edit-pools.ts';
 export { type DimmPlan, type MachineFile, type MachineFileProblem, parseMachineFile } from './machine-file.ts';
+export { edgeEdit, pagesOfWord, removal, sizeEdits, sizeWord } from './pool-edits.ts';
 export {
   makePools,
   type Place,

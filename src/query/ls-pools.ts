@@ -63,11 +63,7 @@ export function listPools(m: Machine): PoolEntry[] {
 function entryOf(m: Machine, s: PoolStat): PoolEntry {
   const attrs = pools(m).attrs(s.name);
   const perms = [...(attrs?.perms ?? [])].map(([who, what]) => [who, [...what]] as const);
-  const nameOf = (id: number): string =>
-    pools(m)
-      .list()
-      .find((p) => p.id === id)?.name ?? '';
-  const fallback = (attrs?.fallbacks ?? []).map((e) => ({ to: nameOf(e.to), weight: e.weight }));
+  const fallback = (attrs?.fallbacks ?? []).map((e) => ({ to: attrsOf(m, e.to).name, weight: e.weight }));
   return {
     name: s.name,
     kind: s.kind,

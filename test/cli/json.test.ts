@@ -8,8 +8,8 @@ import { JSON_VERSIONS, type JsonKind } from '../../src/cli/json.ts';
 import { ROOT } from '../support/source-files.ts';
 import { BUSY_DIMM, DEMO, runCli, unpacked } from './run-cli.ts';
 
-/** Kinds that tell of a machine that exists; `sim` has its own test (sim.test.ts). */
-const COMMANDS: Readonly<Record<Exclude<JsonKind, 'sim'>, readonly (readonly string[])[]>> = {
+/** Kinds that tell of a machine that exists; `sim` and `pool` have tests of their own. */
+const COMMANDS: Readonly<Record<Exclude<JsonKind, 'sim' | 'pool'>, readonly (readonly string[])[]>> = {
   check: [['check'], ['check', 'size:512M'], ['check', '-a', 'node:0'], ['check', 'block:0']],
   explain: [
     ['explain', 'node:0'],

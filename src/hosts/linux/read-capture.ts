@@ -71,6 +71,7 @@ function readDirectory(source: string): Result<Capture, CaptureRefusal> {
     origin: about.takenAt === undefined ? capture.origin : { ...capture.origin, takenAt: about.takenAt },
     cgroups: new Map(about.cgroups),
     problems: [...about.problems, ...capture.problems.filter((problem) => !known.has(problem.file))],
+    ...(about.pools === undefined ? {} : { pools: about.pools }),
   });
 }
 

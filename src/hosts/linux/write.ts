@@ -5,7 +5,7 @@
 // failure the temporary is removed and the target is as it was. Refused before anything is written: a target under /proc,
 // /sys or /dev, a bundle over a file that is not one, a directory that holds anything.
 //
-//   DIR/capture.json                         when, which kernel, problems, cgroup names
+//   DIR/capture.json                         when, which kernel, problems, cgroup names, pools
 //   DIR/proc/zoneinfo ...                    text files where the machine has them: lsmem --sysroot DIR reads this
 //   DIR/proc/kpageflags.gz ...               page words, little-endian u64 by frame, gzip with a member per 8 MiB
 //   DIR/sys/devices/system/memory/memory3/node0 -> ../../node/node0
@@ -124,6 +124,7 @@ function writeTree(capture: Capture, directory: string): number {
     ...(capture.origin.takenAt === undefined ? {} : { takenAt: capture.origin.takenAt }),
     problems: capture.problems,
     cgroups: [...capture.cgroups].sort(([a], [b]) => a - b),
+    ...(capture.pools === undefined ? {} : { pools: capture.pools }),
   };
   writeFile(prepare(`/${ABOUT_FILE}`), [Buffer.from(JSON.stringify(about, undefined, 1) + '\n')], { flush: false });
   return files;
