@@ -3,10 +3,11 @@
 // A new one: a file NAME.ts that exports a PoolDemo, and its line here. The command line, its help, its completion and
 // its tests go through this list.
 
+import { containers } from './containers.ts';
 import type { PoolDemo } from './demo.ts';
 import { embedded } from './embedded.ts';
 
 export type { DemoResult, PoolDemo } from './demo.ts';
 
 /** In the mail's order; names are unique (src/demo/pools/index.test.ts). */
-export const POOL_DEMOS: readonly PoolDemo[] = Object.freeze([embedded]);
+export const POOL_DEMOS: readonly PoolDemo[] = Object.freeze([containers, embedded]);
