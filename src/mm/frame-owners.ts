@@ -36,7 +36,7 @@ export class FrameOwners {
   /** Pool id of a frame, or NOBODY. */
   at(index: number): number {
     const id = this.owner[index >>> PAGEBLOCK_ORDER] as number;
-    return id === MIXED ? ((this.mixed.get(index >>> PAGEBLOCK_ORDER) as Int16Array)[index & OFFSET] as number) : id;
+    return id === MIXED ? (this.mixed.get(index >>> PAGEBLOCK_ORDER)?.[index & OFFSET] ?? NOBODY) : id;
   }
 
   /** Zone pool's id that labels a frame, or NOBODY. */
@@ -84,7 +84,7 @@ export class FrameOwners {
     for (let block = start >>> PAGEBLOCK_ORDER; block < Math.ceil(end / PAGEBLOCK_PAGES); block++) {
       const id = this.owner[block] as number;
       if (id >= 0) ids.add(id);
-      else if (id === MIXED) for (const one of this.mixed.get(block) as Int16Array) ids.add(one);
+      else if (id === MIXED) for (const one of this.mixed.get(block) ?? []) ids.add(one);
     }
     return [...ids].sort((a, b) => a - b);
   }

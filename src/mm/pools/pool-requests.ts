@@ -16,7 +16,14 @@ const floorFor = (a: PoolAttrs, who: Principal): number =>
 /** Classes that nobody falls back to: what they keep is kept for somebody. */
 const isPrivate = (a: PoolAttrs): boolean => a.class === 'realtime' || a.class === 'guaranteed' || a.class === 'dma';
 
+/** The pool of a row was destroyed: its id may be another's by now. */
+const GONE = -1;
+
 function compile(m: Machine, pool: number, who: Principal): PoolRequest {
+  if (pool === GONE) {
+    const floor = Number.POSITIVE_INFINITY;
+    return { pool: 0, principal: who, allowed: false, gone: true, floor, bounded: true, fallbacks: [] };
+  }
   const a = attrsOf(m, pool);
   const bounded = a.class === 'realtime';
   const reachable = a.fallbacks
@@ -29,6 +36,7 @@ function compile(m: Machine, pool: number, who: Principal): PoolRequest {
     pool,
     principal: who,
     allowed,
+    gone: false,
     floor: allowed ? floorFor(a, who) : Number.POSITIVE_INFINITY,
     bounded,
     fallbacks: bounded
@@ -41,6 +49,12 @@ function compile(m: Machine, pool: number, who: Principal): PoolRequest {
 export function rebuildRequests(m: Machine): void {
   const { asked } = poolTableOf(m);
   m.requests = asked.map(({ pool, principal }) => compile(m, pool, principal));
+}
+
+/** Rows that named a pool name nothing any more: whoever is bound to it is refused, whatever its id becomes. */
+export function forgetRequests(m: Machine, pool: number): void {
+  const table = poolTableOf(m);
+  table.asked = table.asked.map((row) => (row.pool === pool ? { ...row, pool: GONE } : row));
 }
 
 /** The row for a principal that asks for a pool; made if there is none. Cost O(rows). */

@@ -41,7 +41,7 @@ import { type AllocSetSpec, allocSet, type SetMember, type SetRefusal } from './
 import { describeLease, onLoan, roomOf } from './pool-fit.ts';
 import { type BorrowSpec, borrow, type GivenBack, giveBack } from './pool-lease.ts';
 import { type FrameRange, freeOf, givable, moveFree, moveRange } from './pool-move.ts';
-import { rebuildRequests, requestRow } from './pool-requests.ts';
+import { forgetRequests, rebuildRequests, requestRow } from './pool-requests.ts';
 import {
   attrsOf,
   type Lease,
@@ -208,6 +208,7 @@ export class Pools {
     this.#giveAllBack(attrs, pool);
     const table = poolTableOf(m);
     // ═══ The pool is empty: nothing below can fail. ═══
+    forgetRequests(m, attrs.id);
     table.rows[attrs.id] = { ...attrs, state: 'dead', name: '', parent: '', min: 0, fallbacks: [] };
     table.rows = table.rows.map((row) => {
       if (row === undefined || !row.fallbacks.some((e) => e.to === attrs.id)) return row;

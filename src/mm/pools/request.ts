@@ -29,6 +29,8 @@ export type PoolRequest = {
   readonly principal: string;
   /** May the principal allocate from the pool at all? */
   readonly allowed: boolean;
+  /** The pool was destroyed. */
+  readonly gone: boolean;
   /** Pages that must stay free in the pool; -Infinity: it may be emptied; Infinity: not allowed. */
   readonly floor: number;
   /** Realtime: bounded work, so that nothing is drained, reclaimed or borrowed. */
@@ -55,12 +57,15 @@ export function takeFromPool(m: Machine, request: PoolRequest, order: number, mt
 function slowly(m: Machine, request: PoolRequest, order: number, mt: number, top: number): number {
   const pool = m.pools[request.pool] as Pool;
   if (!request.allowed) {
-    m.lastRefusal = refusal('permission', `${request.principal} may not allocate from ${pool.title}`);
+    m.lastRefusal = request.gone
+      ? refusal('no-such-pool', 'the pool that the request names was destroyed')
+      : refusal('permission', `${request.principal} may not allocate from ${pool.title}`);
     return -1;
   }
   let i = -1;
   if (pool.zone <= top && !request.bounded) {
-    if (pool.alloc.drain() > 0) i = above(pool, request.floor, order, mt);
+    i = above(pool, request.floor, order, mt);
+    if (i < 0 && pool.alloc.drain() > 0) i = above(pool, request.floor, order, mt);
     if (i < 0 && reclaimFor(m, request, 1 << order)) i = above(pool, request.floor, order, mt);
   }
   for (let k = 0; k < request.fallbacks.length && i < 0; k++) {
@@ -86,7 +91,8 @@ function slowly(m: Machine, request: PoolRequest, order: number, mt: number, top
 function above(pool: Pool, floor: number, order: number, mt: number): number {
   const type = pool.typeFor[mt] as number;
   const flags = (pool.requestFlags[type] as number) & ALLOC_CMA;
-  if ((pool.nrFree[0] as number) - (1 << order) < floor) return -1;
+  const waiting = pool.kind === 'user' ? pool.alloc.pcpPages() : 0; // a bulk that went to a list is still the pool's
+  if ((pool.nrFree[0] as number) + waiting - (1 << order) < floor) return -1;
   const i = pool.alloc.alloc(order, type, flags | 4); // ALLOC_KEEP_PCP: other pools are not drained for this one
   return i < 0 ? -1 : i + pool.base;
 }
