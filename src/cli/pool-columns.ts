@@ -27,7 +27,7 @@ export function poolColumns(inBytes: boolean): readonly Column<PoolEntry>[] {
   return [
     { name: 'NAME', align: 'left', help: 'name; nodes and zones have theirs from Linux', text: (p) => p.name },
     { name: 'KIND', align: 'left', help: 'node (a union of zones and pools), zone, or user', text: (p) => p.kind },
-    { name: 'PARENT', align: 'left', help: 'what it was carved from', text: (p) => p.parent || '-' },
+    { name: 'PARENT', align: 'left', help: 'the pool or node whose memory it has', text: (p) => p.parent || '-' },
     { name: 'CLASS', align: 'left', help: 'what it is for', narrow: 'drop', text: (p) => p.class },
     {
       name: 'NODES',

@@ -16,6 +16,7 @@ const VERBS = [
   'unpack',
   'verify',
   'sim',
+  'pool',
   'shell',
   'export',
   'demo',
@@ -64,6 +65,10 @@ COMP_WORDS=(${words.map((w) => `'${w}'`).join(' ')}); COMP_CWORD=${words.length 
     expect(complete(['dimmer', 'check', 'b'])).toEqual(['block:']);
     expect(complete(['dimmer', 'check', '--js'])).toEqual(['--json']);
     expect(complete(['dimmer', 'ls', 'z'])).toEqual(['zones']);
+    expect(complete(['dimmer', 'ls', 'p'])).toEqual(['pools']);
+    expect(complete(['dimmer', 'pool', 'cr'])).toEqual(['create']);
+    expect(complete(['dimmer', 'pool', '--dry'])).toEqual(['--dry-run']);
+    expect(complete(['dimmer', 'demo', 'pools/e'])).toEqual(['pools/embedded']);
     expect(complete(['dimmer', 'completion', ''])).toContain('fish');
   });
 

@@ -22,6 +22,7 @@ function sim(files: Readonly<Record<string, string | Uint8Array>>, ...more: stri
 describe('dimmer sim', () => {
   it.each([
     ['two-nodes', {}],
+    ['pools', {}],
     ['hot-pluggable-node', { env: { COLUMNS: '80' } }],
   ] as const)('SM1 %s', async (name, io) => {
     const { code, out, err } = runCli(['sim', example(name)], io);
