@@ -1,17 +1,24 @@
-// Moving frames between pools: a number of free ones, or everything in a range.
+// Moving frames between pools: a number of free ones, or everything in ranges.
 //
 //   by count   free pieces of `from`, largest first (a chunk of 4 MiB is one relabel), until the number is reached
-//   by range   1  free frames of the range are relabelled
-//              2  used frames: `donate` relabels them where they lie; `evacuate` migrates their contents to other frames of
+//   by range   1  what can be seen to stop the move is named, and nothing has changed
+//              2  free frames of the ranges are relabelled
+//              3  used frames: `donate` relabels them where they lie; `evacuate` migrates their contents to other frames of
 //                 `from`, and relabels what they leave
-//              3  what cannot move is named; everything relabelled so far goes back
+//              4  what did not move after all is named; everything relabelled so far goes back
 //
-// Since step 1 comes first, a migration never finds its target in the range that is being emptied. Contents that moved
-// stay where they are when a later page refuses: to move them back would help nobody.
+// Since step 2 comes before step 3, a migration never finds its target in the ranges that are being emptied. Contents that
+// moved stay where they are when a later page refuses: to move them back would help nobody.
 //
-// Invariant: a refusal leaves every frame with its pool.
+//   free frames that never leave their pool here    why
+//   on loan to it                                   they are the lender's
+//   in isolated pageblocks                          somebody is about to take them out of use
+//   in CMA and HighAtomic pageblocks                they are promised to a device, or to atomic requests
+//
+// Invariant: a refusal leaves every frame with its pool. Frames on per-CPU lists are free: they count, and the lists are
+// drained as frames move, not before.
 
-import { MAX_ORDER, MIGRATE_ISOLATE, NR_MIGRATE_TYPES } from '../geometry.ts';
+import { MAX_ORDER, MIGRATE_CMA, MIGRATE_ISOLATE, NR_PCP_TYPES, PAGEBLOCK_PAGES } from '../geometry.ts';
 import type { Machine } from '../machine.ts';
 import { CLASS_TRAITS } from '../page-class.ts';
 import { allocationsIn, BlockerList, blockerOf } from '../page-isolation.ts';
@@ -24,10 +31,11 @@ import { relabelFree, relabelUsed } from './relabel.ts';
 
 export type FrameRange = { readonly start: number; readonly end: number };
 
-/** Frames that a pool could give away now: free, not isolated, not borrowed from somebody else. Drains its per-CPU lists. */
+/** Frames that a pool could give away now. Cost O(leases), and O(frames on its lists) where pageblocks are set apart. */
 export function givable(m: Machine, pool: Pool): number {
-  pool.alloc.drain();
-  let free = pool.alloc.nrFree();
+  let free = pool.nrFree[0] as number;
+  if (!hasSetApart(pool)) free += pool.alloc.pcpPages();
+  else free += listed(pool, 0, pool.pages);
   for (const lease of poolTableOf(m).leases.values()) {
     if (lease.to !== pool.id) continue;
     for (const r of lease.ranges) free -= freeOf(m, pool, r.start, r.end);
@@ -35,14 +43,43 @@ export function givable(m: Machine, pool: Pool): number {
   return free;
 }
 
-/** Free frames of a pool in [start, end) of frame numbers. */
+/** Free frames of a pool in [start, end) of frame numbers, but for those that are set apart. */
 export function freeOf(m: Machine, pool: Pool, start: number, end: number): number {
   let n = 0;
   for (const run of denseRuns(m, start, end)) {
     const from = Math.max(0, run.start - pool.base);
     const to = Math.min(pool.pages, run.end - pool.base);
-    if (from < to) n += pool.alloc.area.freeIn(from, to);
+    if (from < to) n += freeIn(pool, from, to) + listed(pool, from, to);
   }
+  return n;
+}
+
+/** Has the pool free frames in HighAtomic, CMA or Isolate pageblocks? */
+const hasSetApart = ({ nrFree }: Pool): boolean =>
+  (nrFree[1] as number) + (nrFree[2] as number) + (nrFree[3] as number) > 0;
+
+const isSetApart = (mt: number): boolean => mt >= NR_PCP_TYPES;
+
+/** Frames [from, to) of the pool that are in its free area, and not set apart. */
+function freeIn(pool: Pool, from: number, to: number): number {
+  const { area } = pool.alloc;
+  if (!hasSetApart(pool)) return area.freeIn(from, to);
+  let n = 0;
+  for (let i = from; i < to; ) {
+    const next = Math.min(to, i - (i % PAGEBLOCK_PAGES) + PAGEBLOCK_PAGES);
+    if (!isSetApart(area.typeOf(i))) n += area.freeIn(i, next);
+    i = next;
+  }
+  return n;
+}
+
+/** Frames [from, to) of the pool that are on its per-CPU lists, and not set apart. Cost O(frames on its lists). */
+function listed(pool: Pool, from: number, to: number): number {
+  let n = 0;
+  if (pool.alloc.pcpPages() === 0) return 0;
+  pool.alloc.forEachPcp((_cpu, _mt, i, order) => {
+    if (!isSetApart(pool.alloc.area.typeOf(i))) n += Math.max(0, Math.min(to, i + 2 ** order) - Math.max(from, i));
+  });
   return n;
 }
 
@@ -96,8 +133,9 @@ function ownParts(m: Machine, borrowed: readonly FrameRange[], start: number, en
 
 /**
  * Moves `pages` free frames, in the largest pieces there are. Within `ranges` (of frame numbers) if given, from the top.
- * The caller has seen that there are enough (givable, freeOf). @returns ranges of the dense index that moved.
- * Cost O(pieces); with ranges or leases O(free pieces of the pool) more.
+ * The caller has seen that there are enough (givable, freeOf). The pool's per-CPU lists are drained.
+ *
+ * @returns ranges of the dense index that moved. Cost O(pieces); with ranges or leases O(free pieces of the pool) more
  */
 export function moveFree(
   m: Machine,
@@ -106,6 +144,7 @@ export function moveFree(
   pages: number,
   ranges?: readonly FrameRange[],
 ): FrameRange[] {
+  from.alloc.drain();
   const moved: FrameRange[] = [];
   let left = pages;
   const move = (index: number, count: number): void => {
@@ -123,8 +162,7 @@ export function moveFree(
   }
   const { area } = from.alloc;
   for (let order = MAX_ORDER; order >= 0 && left > 0; order--) {
-    for (let mt = 0; mt < NR_MIGRATE_TYPES && left > 0; mt++) {
-      if (mt === MIGRATE_ISOLATE) continue;
+    for (let mt = 0; mt < NR_PCP_TYPES && left > 0; mt++) {
       // A piece that is larger than what is left gives its first frames: nothing smaller is touched in vain.
       for (let i = area.first(order, mt); i >= 0 && left > 0; i = area.first(order, mt)) {
         if (1 << order > left && order > 0 && hasSmaller(area.orders(mt), order)) break;
@@ -134,8 +172,7 @@ export function moveFree(
   }
   // What is left is less than the smallest piece that was passed over.
   for (let order = 0; order <= MAX_ORDER && left > 0; order++) {
-    for (let mt = 0; mt < NR_MIGRATE_TYPES && left > 0; mt++) {
-      if (mt === MIGRATE_ISOLATE) continue;
+    for (let mt = 0; mt < NR_PCP_TYPES && left > 0; mt++) {
       for (let i = area.first(order, mt); i >= 0 && left > 0; i = area.first(order, mt)) {
         move(i + from.base, Math.min(left, 1 << order));
       }
@@ -156,7 +193,7 @@ function piecesIn(m: Machine, pool: Pool, ranges: readonly FrameRange[] | undefi
     if (from >= to) return;
     const first = pool.alloc.area.headOf(from);
     pool.alloc.area.forEachFree(first >= 0 ? first : from, to, (i, order, mt) => {
-      if (mt === MIGRATE_ISOLATE) return;
+      if (isSetApart(mt)) return;
       const a = Math.max(i + pool.base, start);
       const b = Math.min(i + pool.base + 2 ** order, end);
       if (a < b) out.push(...ownParts(m, borrowed, a, b));
@@ -175,89 +212,145 @@ export type MoveRangeOptions = {
 };
 
 /**
- * All frames of `from` in [start, end) of frame numbers change to `to`. Frames of other pools in the range are none of
- * its business. Per-CPU lists of `from` are drained.
+ * All frames of `from` in ranges of frame numbers change to `to`: all of them, or none. Frames of other pools in the ranges
+ * are none of its business. The per-CPU lists of `from` are drained.
  *
  * @returns frames that changed; pool-busy (EBUSY) with the frames in the way, and nothing has changed but where contents lie
  */
-export function moveRange(
+export function moveRanges(
+  m: Machine,
+  from: Pool,
+  to: Pool,
+  ranges: readonly FrameRange[],
+  options: MoveRangeOptions,
+): { pages: number } | Refusal {
+  const runs = ranges.flatMap((r) => denseRuns(m, r.start, r.end));
+  const refused = onLoan(m, from, ranges) ?? shut(m, from, to, runs) ?? inTheWay(m, from, runs, options.used);
+  if (refused !== undefined) return refused;
+
+  from.alloc.disable(); // what a migration leaves is to be found at once
+  const done: FrameRange[] = [];
+  const busy = new BlockerList();
+  const targets = options.targets ?? Int32Array.of(from.id);
+  for (const run of runs) for (const own of ownedRuns(m, from, run)) relabelAllFree(m, from, to, own, done);
+  for (const run of runs) {
+    for (const a of ownAllocations(m, from, run)) {
+      if (options.used === 'donate') {
+        relabelUsed(m, from, to, a.head, a.order);
+        done.push({ start: a.head, end: a.head + (1 << a.order) });
+        continue;
+      }
+      const cause = migrateWithin(m, a, targets, (start, end) => {
+        relabelFree(m, from, to, start, end);
+        done.push({ start, end });
+      });
+      if (cause !== undefined) busy.add(blockerOf(m, a.head, 1 << a.order, cause));
+    }
+  }
+  if (busy.items.length > 0) {
+    // All of it goes back; what migrated lies elsewhere in `from` now. Only free frames: nothing was donated.
+    to.alloc.drain();
+    for (const r of done) relabelFree(m, to, from, r.start, r.end);
+  }
+  from.alloc.enable();
+  return busy.items.length > 0 ? refusalOf(from, busy) : { pages: done.reduce((n, r) => n + r.end - r.start, 0) };
+}
+
+/** The same, for one range. */
+export const moveRange = (
   m: Machine,
   from: Pool,
   to: Pool,
   range: FrameRange,
   options: MoveRangeOptions,
-): { pages: number } | Refusal {
-  from.alloc.drain();
-  const lease = leasedIn(poolTableOf(m), range.start, range.end);
-  if (lease !== undefined && lease.to === from.id) {
-    return refusal('pool-busy', `${from.title}: frames of the range are on loan (lease ${lease.id})`);
-  }
-  const done: FrameRange[] = [];
-  const busy = new BlockerList();
-  const targets = options.targets ?? Int32Array.of(from.id);
-  for (const run of denseRuns(m, range.start, range.end)) {
-    m.owners.forEachRun(run.start, run.end, (start, end, id) => {
-      if (id === from.id) relabelAllFree(m, from, to, start, end, done);
-    });
-  }
-  for (const run of denseRuns(m, range.start, range.end)) {
-    const used = [...allocationsIn(m, run.start, run.end)].filter((a) => m.owners.at(a.head) === from.id);
-    for (const a of used) {
-      const pages = 1 << a.order;
-      const whole = a.head >= run.start && a.head + pages <= run.end;
-      const cause = options.used === 'refuse' ? 'unmovable' : emptyOne(m, from, to, a, whole, options, targets, done);
-      if (cause !== undefined) busy.add(blockerOf(m, a.head, pages, cause));
-    }
-  }
-  if (busy.items.length === 0) return { pages: done.reduce((n, r) => n + r.end - r.start, 0) };
-  // All of it goes back; what migrated lies elsewhere in `from` now.
-  to.alloc.drain();
-  for (const r of done) {
-    const a = m.sections.allocationAt(r.start);
-    if (a === undefined) relabelFree(m, to, from, r.start, r.end);
-    else relabelUsed(m, to, from, a.head, a.order);
-  }
-  const first = busy.items[0] as { name: string; cause: string };
+): { pages: number } | Refusal => moveRanges(m, from, to, [range], options);
+
+function refusalOf(from: Pool, busy: BlockerList): Refusal {
+  const first = busy.items[0] as { name: string; cause: string }; // callers have one at least
   const message = `${from.title}: ${busy.pages} frames do not leave, the first is ${first.name}'s (${first.cause})`;
   return refusal('pool-busy', message, busy.items);
 }
 
-function relabelAllFree(m: Machine, from: Pool, to: Pool, start: number, end: number, done: FrameRange[]): void {
+function onLoan(m: Machine, from: Pool, ranges: readonly FrameRange[]): Refusal | undefined {
+  for (const r of ranges) {
+    const lease = leasedIn(poolTableOf(m), r.start, r.end);
+    if (lease?.to !== from.id) continue;
+    return refusal('pool-busy', `${from.title}: frames of the range are on loan (lease ${lease.id})`);
+  }
+  return undefined;
+}
+
+/** A pageblock that is being taken out of use, in either pool, or that is a device's. */
+function shut(m: Machine, from: Pool, to: Pool, runs: readonly FrameRange[]): Refusal | undefined {
+  const typeIn = (pool: Pool, i: number): number => {
+    const at = i - pool.base; // `to` may never have had frames as far out as this
+    return at >= 0 && at < pool.pages ? pool.alloc.area.typeOf(at) : 0;
+  };
+  for (const run of runs) {
+    for (const own of ownedRuns(m, from, run)) {
+      for (let i = own.start - (own.start % PAGEBLOCK_PAGES); i < own.end; i += PAGEBLOCK_PAGES) {
+        const isolated = typeIn(from, i) === MIGRATE_ISOLATE || typeIn(to, i) === MIGRATE_ISOLATE;
+        if (!isolated && !isSetApart(typeIn(from, i))) continue;
+        const pfn = m.sections.pfnOf(i).toString(16);
+        const whose = typeIn(from, i) === MIGRATE_CMA ? 'of a CMA area, for its device' : 'kept for atomic requests';
+        const why = isolated ? 'is isolated: somebody is taking it out of use' : `is ${whose}`;
+        return refusal('pool-busy', `${from.title}: the pageblock at ${pfn} ${why}`);
+      }
+    }
+  }
+  return undefined;
+}
+
+/** What can be seen to stop the move before it begins. */
+function inTheWay(
+  m: Machine,
+  from: Pool,
+  runs: readonly FrameRange[],
+  used: MoveRangeOptions['used'],
+): Refusal | undefined {
+  const busy = new BlockerList();
+  for (const run of runs) {
+    for (const a of ownAllocations(m, from, run)) {
+      const { managed, mobility } = CLASS_TRAITS[a.cls];
+      const pages = 1 << a.order;
+      const moves = mobility === 'lru' || mobility === 'driver';
+      let cause: BlockerCause | undefined;
+      if (!managed) cause = 'reserved';
+      // One that reaches out of the run: its other frames would be cut off.
+      else if (a.head < run.start || a.head + pages > run.end) cause = 'unmovable';
+      else if (used === 'refuse' || (used === 'evacuate' && !moves)) cause = 'unmovable';
+      else if (used === 'evacuate' && a.pinned) cause = 'pinned';
+      if (cause !== undefined) busy.add(blockerOf(m, a.head, pages, cause));
+    }
+  }
+  return busy.items.length === 0 ? undefined : refusalOf(from, busy);
+}
+
+/** Allocations in a run of the dense index that are a pool's. */
+const ownAllocations = (m: Machine, pool: Pool, run: FrameRange): UsedFrames[] =>
+  [...allocationsIn(m, run.start, run.end)].filter((a) => m.owners.at(a.head) === pool.id);
+
+/** Runs of the dense index in a run that are a pool's. Cost O(pageblocks). */
+export function ownedRuns(m: Machine, pool: Pool, run: FrameRange): FrameRange[] {
+  const out: FrameRange[] = [];
+  m.owners.forEachRun(run.start, run.end, (start, end, id) => {
+    if (id === pool.id) out.push({ start, end });
+  });
+  return out;
+}
+
+/** Free pieces of a run of the dense index, all of it `from`'s, change to `to`. */
+function relabelAllFree(m: Machine, from: Pool, to: Pool, { start, end }: FrameRange, done: FrameRange[]): void {
   const pieces: FrameRange[] = [];
-  const at = Math.max(0, start - from.base);
+  const at = start - from.base;
   const head = from.alloc.area.headOf(at);
-  from.alloc.area.forEachFree(head >= 0 ? head : at, end - from.base, (i, order, mt) => {
+  from.alloc.area.forEachFree(head >= 0 ? head : at, end - from.base, (i, order) => {
     const a = Math.max(start, i + from.base);
     const b = Math.min(end, i + from.base + 2 ** order);
-    if (a < b && mt !== MIGRATE_ISOLATE) pieces.push({ start: a, end: b });
+    if (a < b) pieces.push({ start: a, end: b });
   });
   for (const p of pieces) {
     relabelFree(m, from, to, p.start, p.end);
     done.push(p);
   }
-}
-
-/** One allocation leaves its pool. @returns why not; undefined when it did */
-function emptyOne(
-  m: Machine,
-  from: Pool,
-  to: Pool,
-  a: UsedFrames,
-  whole: boolean,
-  options: MoveRangeOptions,
-  targets: Int32Array,
-  done: FrameRange[],
-): BlockerCause | undefined {
-  if (!CLASS_TRAITS[a.cls].managed) return 'reserved';
-  if (options.used === 'donate') {
-    if (!whole) return 'unmovable';
-    relabelUsed(m, from, to, a.head, a.order);
-    done.push({ start: a.head, end: a.head + (1 << a.order) });
-    return undefined;
-  }
-  if (!whole) return 'unmovable'; // an allocation that reaches out of the range: its other frames would be cut off
-  return migrateWithin(m, a, targets, (start, end) => {
-    relabelFree(m, from, to, start, end);
-    done.push({ start, end });
-  });
 }

@@ -108,6 +108,7 @@ function takeFree(m: Machine, v: Victim, to: Pool, wanted: number): number {
 /** A free run of `pages`, if the victim has one and can spare it. @returns frames taken */
 function takeRun(m: Machine, v: Victim, to: Pool, pages: number): number {
   if (givable(m, v.pool) - v.a.min < pages) return 0;
+  v.pool.alloc.drain();
   const { area } = v.pool.alloc;
   let run = -1;
   const look = (i: number): void => {

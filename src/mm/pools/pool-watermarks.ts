@@ -47,37 +47,39 @@ const sum = (a: Watermarks, b: Watermarks): Watermarks => ({
 
 const NOTHING: Watermarks = Object.freeze({ min: 0, low: 0, high: 0, promo: 0, reserve: [0, 0, 0, 0] as const });
 
-/** Divides the zones' marks among their pools. Boost stays. */
+/** The shares of all pools, after the zones' marks or sizes changed. Boost stays. Cost O(pools x labels). */
 export function shareWatermarks(m: Machine, zones: readonly Pool[]): void {
-  for (const zone of zones) {
-    const { managed } = zoneTotals(m, zone);
-    const part = share(zone.zoneMarks, zone.managed, managed);
-    if (part === zone.watermarks) continue;
-    const { boost } = zone;
-    zone.watermarks = part;
-    zone.boost = boost;
+  const totals = new Map(zones.map((zone) => [zone.id, zone.managed]));
+  const users = m.pools.length === m.zones.length ? [] : m.pools.filter((p) => p.kind === 'user');
+  for (const p of users) {
+    for (const [id, frames] of p.labels) if (totals.has(id)) totals.set(id, (totals.get(id) as number) + frames);
   }
-  if (m.pools.length === m.zones.length) return;
-  for (const p of m.pools) {
-    if (p.kind !== 'user') continue;
-    let marks = NOTHING;
-    let none = p.labels.size > 0;
-    for (const [id, frames] of p.labels) {
-      const zone = m.pools[id] as Pool;
-      if (zone.zoneMarks === NO_WATERMARKS) continue;
-      none = false;
-      marks = sum(marks, share(zone.zoneMarks, frames, zoneTotals(m, zone).managed));
-    }
-    p.watermarks = none ? NO_WATERMARKS : marks;
-  }
+  const totalOf = (zone: Pool): number => totals.get(zone.id) ?? zoneTotals(m, zone).managed;
+  for (const zone of zones) setShare(m, zone, totalOf);
+  for (const p of users) setShare(m, p, totalOf);
 }
 
-/** After frames changed between these pools: the shares of the zones that label them. The zones' marks stay. */
+/** After frames changed between these pools: their shares. Those of others stay, for what bears a label is as much as it was. */
 export function reshare(m: Machine, from: Pool, to: Pool): void {
-  const zones = new Set<Pool>();
-  for (const p of [from, to]) {
-    if (p.kind === 'zone') zones.add(p);
-    else for (const id of p.labels.keys()) zones.add(m.pools[id] as Pool);
+  for (const p of [from, to]) setShare(m, p, (zone) => zoneTotals(m, zone).managed);
+}
+
+function setShare(m: Machine, pool: Pool, totalOf: (zone: Pool) => number): void {
+  if (pool.kind === 'zone') {
+    const part = share(pool.zoneMarks, pool.managed, totalOf(pool));
+    if (part === pool.watermarks) return;
+    const { boost } = pool;
+    pool.watermarks = part;
+    pool.boost = boost;
+    return;
   }
-  shareWatermarks(m, [...zones]);
+  let marks = NOTHING;
+  let none = pool.labels.size > 0;
+  for (const [id, frames] of pool.labels) {
+    const zone = m.pools[id] as Pool;
+    if (zone.zoneMarks === NO_WATERMARKS) continue;
+    none = false;
+    marks = sum(marks, share(zone.zoneMarks, frames, totalOf(zone)));
+  }
+  pool.watermarks = none ? NO_WATERMARKS : marks;
 }
