@@ -20,9 +20,11 @@ import {
   type PoolField,
   type PoolPlan,
   pagesOfWord,
+  plainOf,
   removal,
   sizeEdits,
   sizeWord,
+  specOn,
 } from '#machine-file/index';
 import { type AttrChange, type Machine, PAGE_SIZE, POOL_CLASSES, type PoolStat, pools, type Refusal } from '#mm/index';
 import { listPools, type PoolEntry } from '#query/index';
@@ -63,6 +65,7 @@ type CreateOptions = AttrOptions & {
   readonly size: string;
   readonly zone?: string;
   readonly parent?: string;
+  readonly rule?: string;
   readonly fallback?: readonly string[];
 };
 
@@ -116,6 +119,7 @@ Examples:
     .requiredOption('--size <size>', 'how much: 512M, or "1024 pages"')
     .option('--zone <list>', 'zones whose frames it may have: DMA32,Normal')
     .option('--parent <pool>', 'the pool or zone to carve from')
+    .option('--rule <yaml>', 'its DMA rule: "{ addr-max: { bits: 32 }, align: 64K }"')
     .option('--fallback <to[:weight]>', 'where requests go when it is empty; as often as needed', collect)
     .action((source: string, o: Options & CreateOptions) => act('create', source, o, (w) => create(w, o)));
   add('resize', 'Gives a pool more memory, or less: free memory only.', [
@@ -228,6 +232,8 @@ function create({ store, machine, as }: Work, o: CreateOptions): Change {
   const fields = fieldsOf(o);
   if (!fields.ok) return fields;
   const { name, size, zone, parent, fallback: edges } = o;
+  const rule = o.rule === undefined ? undefined : plainOf(o.rule);
+  if (rule?.ok === false) return usage(`--rule: ${rule.error}`);
   const drawn = edges?.map((edge, k): Plain => {
     const [to = '', weight] = edge.split(':');
     return { to, weight: weight === undefined ? k : plain(weight) };
@@ -241,13 +247,16 @@ function create({ store, machine, as }: Work, o: CreateOptions): Change {
         size,
         ...(zone === undefined ? {} : { zones: zone.split(',') }),
         ...(parent === undefined ? {} : { parent }),
+        ...(rule === undefined ? {} : { rule: rule.value }),
         ...(drawn === undefined ? {} : { fallback: drawn }),
       },
     },
   ];
   const planned = planAfter(store, edits, name);
   if (!planned.ok) return planned;
-  const made = pools(machine).create(planned.value.spec, as);
+  const spec = specOn(machine, planned.value);
+  if (!spec.ok) return refused(spec.error);
+  const made = pools(machine).create(spec.value, as);
   if (!made.ok) return refused(made.error);
   for (const { to, weight } of planned.value.fallback) {
     const edge = pools(machine).setFallback(name, to, weight, as);

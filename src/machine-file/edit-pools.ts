@@ -23,6 +23,15 @@ export type PoolEdit =
   | { readonly kind: 'set'; readonly pool: string; readonly field: PoolField; readonly value: Plain | undefined }
   | { readonly kind: 'remove'; readonly pool: string };
 
+/** A value as YAML writes it: "{ bits: 32 }". Or what is wrong with it. */
+export function plainOf(text: string): Result<Plain, string> {
+  const doc = parseDocument(text, READ);
+  const [bad] = doc.errors;
+  if (bad !== undefined) return err(`not YAML: ${bad.message.split('\n')[0]}`);
+  const value: unknown = doc.toJS();
+  return value === null || value === undefined ? err('nothing is said here') : ok(value as Plain); // of a parsed document
+}
+
 const PRINT = { lineWidth: 0, flowCollectionPadding: true } as const;
 const READ = { version: '1.2', stringKeys: true, keepSourceTokens: false } as const;
 

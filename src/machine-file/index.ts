@@ -2,7 +2,7 @@
 //
 // docs/formats/machine.md describes the file. Text in, a MachineSpec out; nothing here reads a disk.
 
-export { editPools, type Plain, type PoolEdit } from './edit-pools.ts';
+export { editPools, type Plain, type PoolEdit, plainOf } from './edit-pools.ts';
 export { type DimmPlan, type MachineFile, type MachineFileProblem, parseMachineFile } from './machine-file.ts';
 export { edgeEdit, pagesOfWord, removal, sizeEdits, sizeWord } from './pool-edits.ts';
 export {
@@ -13,6 +13,7 @@ export {
   type PoolPlan,
   type PoolPlanProblem,
   parsePools,
+  specOn,
 } from './pool-plan.ts';
 export { type SimBlocks, type SimNode, type SimReport, type SimZone, simReport } from './sim-report.ts';
 export { type ByteRange, type SratSpec, sratToSpec } from './srat-ram.ts';

@@ -170,4 +170,71 @@ describe('pools of a machine file', () => {
     expect(pagesOfWord('1024 pages')).toBe(1024);
     expect(pagesOfWord('12')).toMatch(/^"12" is no size: /);
   });
+
+  describe('DMA rules', () => {
+    const framesOf = (m: Machine, name: string): number[] => {
+      const id = pools(m).attrs(name)?.id;
+      const out: number[] = [];
+      m.owners.forEachRun(0, m.sections.frames, (from, to, owner) => {
+        for (let i = from; i < to && owner === id; i++) out.push(m.sections.pfnOf(i));
+      });
+      return out;
+    };
+    const BOX = `nodes:
+  - { id: 0, cpus: 0-3, ram: 3G }
+  - { id: 1, cpus: 4-7, ram: 6G }
+pools:
+`;
+    const made = (list: string): Machine => {
+      const file = read(BOX + list);
+      const m = Machine.boot(file.spec);
+      const done = makePools(m, file.pools);
+      if (!done.ok) throw new Error(done.error.sentence);
+      expect(m.check()).toEqual([]);
+      return m;
+    };
+    const GIB = 2 ** 18;
+
+    it('PF13 a pool for a rule has frames that satisfy it, and says so in canonical words', () => {
+      const m = made(
+        '  - { name: nic, size: 16M, rule: { addr-max: { bits: 32 }, node: { nodes: [0], strength: required } } }',
+      );
+      const frames = framesOf(m, 'nic');
+      expect(frames.length).toBe(16 * MIB);
+      expect(Math.max(...frames)).toBeLessThan(4 * GIB);
+      expect(pools(m).attrs('nic')).toMatchObject({ class: 'dma', nodes: [0] });
+      expect(pools(m).attrs('nic')?.rule).toMatch(/^ranges=0-100000,window=32,.*required=0,near=0,/);
+    });
+
+    it('PF13 one window, near the device; it stays in it when it grows', () => {
+      const m = made('  - { name: raid, size: 512M, rule: { same-high-bits: 34, node: { nodes: [1] } } }');
+      const windows = (): number[] => [...new Set(framesOf(m, 'raid').map((pfn) => Math.floor(pfn / GIB)))];
+      expect(windows().length).toBe(1);
+      const [window] = windows();
+      expect(pools(m).resize('raid', 900 * MIB).ok).toBe(true);
+      expect(windows()).toEqual([window]);
+      for (const pfn of framesOf(m, 'raid')) expect(m.zoneAt(m.sections.indexOf(pfn as never))?.node).toBe(1);
+      expect(pools(m).resize('raid', 1100 * MIB)).toMatchObject({ ok: false, error: { errno: 'ENOMEM' } });
+    });
+
+    it.each([
+      ['{ addr-max: { bits: 8 } }', 'line 7, pools[0].rule.addr-max: 8 bits are not 12 to 64'],
+      ['{ align: 12K }', 'line 7, pools[0].rule.align: 12288 is not a power of two'],
+      ['{ window-bits: 20, same-high-bits: 20 }', /^line 7, pools\[0\]\.rule\.window-bits: 20 is not 64 - 20/],
+      ['{ contiguous: true, max-segments: 2 }', 'line 7, pools[0].rule.max-segments: 2 segments contradict contiguous'],
+      ['{ lifetime: boot }', /^line 7, pools\[0\]\.rule\.lifetime: there is no such field; there are addr-max, /],
+      ['{ node: { strength: required } }', 'line 7, pools[0].rule.node: nodes is missing'],
+      ['{ addr-max: {} }', 'line 7, pools[0].rule.addr-max: wants bits or highest'],
+    ] as const)('PF13 %s is refused with the field that has no meaning', (rule, sentence) => {
+      const said = refusal(`  - name: a\n    size: 64M\n    rule: ${rule}`);
+      if (typeof sentence === 'string') expect(said).toBe(sentence);
+      else expect(said).toMatch(sentence);
+    });
+
+    it('PF13 what this machine cannot satisfy is ENOSPC', () => {
+      expect(refusal('  - name: isa\n    size: 64M\n    rule: { addr-max: { bits: 24 } }')).toMatch(
+        /^line 7, pools\[0\]\.rule: no window of 16M has 16 384 pages for the DMA rule: .* \(ENOSPC\)$/,
+      );
+    });
+  });
 });

@@ -27,6 +27,8 @@ import {
   ZONE_NAMES,
   type ZoneName,
 } from '#mm/index';
+import type { DmaForm } from '#mm/pools/dma-rule';
+import { readRule, withRule } from './pool-rule.ts';
 import { type Field, type MachineFileProblem, problemAt, readYaml } from './yaml-fields.ts';
 
 /** Where something stands: a line from 1, and "pools[1].min". */
@@ -35,6 +37,8 @@ export type Place = { readonly line: number; readonly field: string };
 export type PoolPlan = {
   /** As the engine takes it; pages are given. */
   readonly spec: PoolSpec & { readonly pages: number };
+  /** Its DMA rule: which frames it may have is told by the machine (pool-rule.ts). */
+  readonly rule?: DmaForm;
   readonly fallback: readonly { readonly to: string; readonly weight: number; readonly at: Place }[];
   readonly at: Place;
   /** Where its fields stand, by name. */
@@ -57,6 +61,7 @@ export const POOL_FIELDS = [
   'max',
   'priority',
   'class',
+  'rule',
   'owner',
   'perms',
   'fallback',
@@ -107,6 +112,7 @@ function readPool(item: Field): PoolPlan {
   const nameField = fields.get('name') ?? item.refuse('name is missing');
   const name = nameField.word();
   const pages = fields.get('size')?.pages(1) ?? item.refuse('size is missing');
+  const rule = fields.get('rule');
   const min = fields.get('min')?.pages(0);
   const max = fields.get('max')?.pages(1);
   const size = formatSize(pages * PAGE_SIZE);
@@ -119,6 +125,7 @@ function readPool(item: Field): PoolPlan {
   return {
     at: placeOf(item),
     places,
+    ...given('rule', rule === undefined ? undefined : readRule(rule)),
     spec: {
       name,
       pages,
@@ -187,7 +194,8 @@ export function makePools(m: Machine, plans: readonly PoolPlan[]): Result<number
   const problem = (at: Place, refusal: Refusal): Result<never, PoolPlanProblem> =>
     err({ ...problemAt(at, `${refusal.message} (${refusal.errno})`), refusal });
   for (const plan of plans) {
-    const made = verbs.create(plan.spec);
+    const spec = specOn(m, plan);
+    const made = spec.ok ? verbs.create(spec.value) : spec;
     if (!made.ok) return problem(blamed(m, plan, made.error), made.error);
   }
   for (const plan of plans) {
@@ -199,6 +207,10 @@ export function makePools(m: Machine, plans: readonly PoolPlan[]): Result<number
   return ok(plans.length);
 }
 
+/** What the engine is asked for: with a rule, the frames of this machine that satisfy it. */
+export const specOn = (m: Machine, { spec, rule }: PoolPlan): Result<PoolPlan['spec'], Refusal> =>
+  rule === undefined ? ok(spec) : withRule(m, spec, rule);
+
 /** The field that a refused pool stumbled over. */
 function blamed(m: Machine, { spec, at, places }: PoolPlan, refusal: Refusal): Place {
   const { nodes = [], cpus = [] } = spec;
@@ -209,14 +221,16 @@ function blamed(m: Machine, { spec, at, places }: PoolPlan, refusal: Refusal): P
         ? 'cpus'
         : 'name';
   const field: PoolField | undefined =
-    refusal.reason === 'no-such-pool'
-      ? 'parent'
-      : refusal.reason === 'bad-argument'
-        ? argument()
-        : refusal.reason === 'no-memory'
-          ? 'size'
-          : refusal.reason === 'guarantee'
-            ? 'min'
-            : undefined;
+    refusal.reason === 'no-window'
+      ? 'rule'
+      : refusal.reason === 'no-such-pool'
+        ? 'parent'
+        : refusal.reason === 'bad-argument'
+          ? argument()
+          : refusal.reason === 'no-memory'
+            ? 'size'
+            : refusal.reason === 'guarantee'
+              ? 'min'
+              : undefined;
   return (field && places.get(field)) ?? at;
 }

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } fro
 import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { describe, expect, it } from 'vitest';
+import { openTree } from '../../src/cli/open-tree.ts';
 import { ROOT } from '../support/source-files.ts';
 import { DEMO, type Ran, runCli, scratchDirectory, unpacked } from './run-cli.ts';
 
@@ -196,6 +197,25 @@ describe('pool', () => {
         { to: 'web', weight: 5 },
       ],
     });
+  });
+
+  it('PF13 create takes a DMA rule in the words of the file', () => {
+    const m = machine();
+    const rule = '{ addr-max: { bits: 32 }, align: 64K }';
+    expect(m.run('pool', 'create', 'FILE', '--name', 'nic', '--size', '16M', '--rule', rule)).toMatchObject({
+      code: 0,
+    });
+    expect(m.read()).toContain(`  - name: nic\n    size: 16M\n    rule: ${rule}\n`);
+    expect(rowsOf(m.file).find((r) => r.name === 'nic')).toMatchObject({ class: 'dma', parent: 'node0' });
+    for (const [word, says] of [
+      ['{ align: 3K }', /^dimmer: --rule: 3072 is not a power of two\n$/],
+      ['{ align', /^dimmer: --rule: not YAML: /],
+      ['', /^dimmer: --rule: nothing is said here\n$/],
+    ] as const) {
+      const ran = m.run('pool', 'create', 'FILE', '--name', 'x', '--size', '16M', '--rule', word);
+      expect(ran).toMatchObject({ code: 2, out: '' });
+      expect(ran.err).toMatch(says);
+    }
   });
 
   it('PF7 PF8 resize, move, setattr, fallback, destroy: only their words change in the file', () => {
@@ -405,6 +425,17 @@ describe('pool', () => {
       expect({ code, out }).toEqual({ code: 2, out: '' });
       expect(err).toMatch(/machine, its pools: line 3, pools\[0\]\.size: pool web: .* \(ENOMEM\)\n$/);
     }
+    const io = {
+      out: () => {},
+      err: () => {},
+      env: {},
+      outIsTty: false,
+      errIsTty: false,
+      columns: 80,
+      platform: 'linux',
+    };
+    const mounted = openTree({ ...io, now: () => new Date(0) }, { from: there, quiet: true });
+    expect(mounted).toMatchObject({ ok: false, error: { exit: 2 } }); // what `dimmer mount` mounts
     const blind = unpacked(copy, { pages: false });
     expect(runCli(['check', '-q', '--from', blind])).toMatchObject({ code: 4, out: '' });
   });
