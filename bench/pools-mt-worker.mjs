@@ -9,6 +9,7 @@
 // Both workers start together: the main thread sets a word when all are ready. A frame that the other shall free goes
 // there through a ring of this file, one writer and one reader, so that the frees are evenly spread over the walk.
 
+import { cpus } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { createFreeArea } from '../dist/mm/free-area-create.js';
 import { createPageAlloc } from '../dist/mm/page-alloc.js';
@@ -195,6 +196,13 @@ function runFor(ms, low, high) {
   return { ops, ms: now - start };
 }
 
+/** Milliseconds of processor time so far: of this process, all threads; of the whole machine. */
+function busy() {
+  const { user, system } = process.cpuUsage();
+  const all = cpus().reduce((ms, { times }) => ms + times.user + times.nice + times.sys + times.irq, 0);
+  return { own: (user + system) / 1000, all };
+}
+
 /** All workers reach the same line: word `k` counts them. */
 function meet(k) {
   if (Atomics.add(words, k, 1) + 1 === workers) Atomics.notify(words, k);
@@ -223,7 +231,12 @@ runFor(warmMs, low, high);
 meet(1);
 given = 0;
 mailed = 0;
+const before = busy();
 const measured = runFor(runMs, low, high);
+const after = busy();
+// What the workers used, and what others did meanwhile, in processors.
+const own = (after.own - before.own) / measured.ms;
+const others = Math.max(0, (after.all - before.all) / measured.ms - own);
 const crossed = { given, mailed };
 meet(2); // both have stopped
 if (out !== undefined) {
@@ -234,4 +247,4 @@ if (out !== undefined) {
 while (n > 0) engine.free(held[--n], 0);
 meet(4); // nothing is freed any more
 engine.look?.();
-parentPort.postMessage({ ...measured, ...crossed, ...engine.end() });
+parentPort.postMessage({ ...measured, own, others, ...crossed, ...engine.end() });

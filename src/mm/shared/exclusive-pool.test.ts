@@ -232,6 +232,23 @@ describe('exclusive pools', () => {
     expect(end(w)).toBe(1);
   });
 
+  it('XP8 a pool that wishes gives nothing until it has been served', () => {
+    const w = world(1, 3);
+    const [a, b, c] = w.pools as [ExclusivePool, ExclusivePool, ExclusivePool];
+    expect(c.take(1)).toBe(1);
+    for (const pool of [a, b]) expect(pool.alloc(10, M)).toBe(-1);
+    c.look(); // one of both wishes can be fulfilled
+    expect(c.stat()).toMatchObject({ managed: 0, wishesFulfilled: 1 });
+    b.look();
+    a.look();
+    const i = a.alloc(10, M);
+    expect(i).toBe(0);
+    a.free(i, 10);
+    a.look(); // now it is b's turn
+    expect(b.alloc(10, M)).toBe(0);
+    expect(end(w)).toBe(CHUNK);
+  });
+
   it('XP8 a wish that arrives in the middle of a refill waits: frames are on their way to the ring', () => {
     const w = world(4, 2, { batch: 63, high: 252 });
     const [a, b] = w.pools as [ExclusivePool, ExclusivePool];

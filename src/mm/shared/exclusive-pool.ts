@@ -1,18 +1,21 @@
 // ExclusivePool: a pool of shared frames that one thread works on: the engine's allocator over the chunks that it owns.
 //
-//   alloc ──> PageAlloc: ring ─ area ─ fallback ──> frame
-//               │ dry
-//               └─> look at the bell ──> a chunk of the reserve ──> a wish, and -1
-//   free ───> is the chunk mine? ─┬─ yes ──> PageAlloc.free
-//                                 └─ no ───> hand-over.ts: its owner takes it in
-//   at every refill of a ring, at every 64th request past the rings, and when dry: chunks that came, frames that others
-//   freed, wishes of others. A thread that does nothing of this for long calls look() itself.
+//   alloc ──> PageAlloc: ring ─ empty ─> look at the bell ─> area ─ fallback ──> frame
+//                                          └─ nothing left: a chunk of the reserve, else a wish, and -1
+//   free ───> PageAlloc: whose pageblock? ─┬─ mine: ring, area
+//                                          └─ another's looks isolated ─> past the rings ─> hand-over.ts
+//
+// A request for a single frame is PageAlloc's own code, and nothing else: what is particular to shared frames hangs
+// behind it, where it asks the free area. At a refill, at every 64th larger request and when nothing fits, the pool
+// looks for chunks that came, frames that others freed, and wishes of others. A thread that allocates nothing for long
+// calls look() itself.
 //
 //   a wish is fulfilled from   wholly free chunks, lowest first (cost 0: nothing of them is in use)
 //                              else, where any chunk will do, the one with the most free frames; its used frames go along
 //
 // The allocator is PageAlloc and its free area as everywhere (page-alloc.ts, free-area-address.ts); only the records lie
-// in shared memory. What is not owned looks to the area like memory that is all in use: no summary leads there.
+// in shared memory. What is not owned looks to them like pageblocks of type Isolate that are all in use: no summary
+// leads there, and a frame that is freed there goes past the rings, to where this file tells mine from another's.
 //
 //   column   type    length    meaning                                            zero means
 //   mine     Uint8   chunks    1: adopted, and not given away                     another's, nobody's, or on its way
@@ -44,7 +47,7 @@ import {
 } from '../geometry.ts';
 import { createPageAlloc, type PageAlloc } from '../page-alloc.ts';
 import { HandOver, WISH_ANY, WISH_NONE, WISH_WHOLE } from './hand-over.ts';
-import { ATTACHED, BELL, chunkIn, lineOf, ownerIn, ownerWord, type SharedFrames } from './shared-frames.ts';
+import { ATTACHED, chunkIn, lineOf, ownerIn, ownerWord, type SharedFrames } from './shared-frames.ts';
 
 export type ExclusivePoolSpec = {
   /** Which pool of the memory, 0 to pools - 1. One thread has it at a time. */
@@ -162,6 +165,8 @@ function openPool(frames: SharedFrames, spec: ExclusivePoolSpec & { readonly min
   const { line, owner } = words;
   const mine = new Uint8Array(new ArrayBuffer(Math.max(chunks, 128))); // an explicit buffer: see free-area-columns.ts
   let attached = true;
+  /** [0] 1: it has wished, and got no frame from its free area since. */
+  const wishing = new Uint8Array(new ArrayBuffer(128)); // an explicit buffer: see free-area-columns.ts
   let nrChunks = 0;
   let nextInReserve = Math.floor((chunks * me) / pools); // pools start apart, so that each has a region
   const nr = {
@@ -299,17 +304,23 @@ function openPool(frames: SharedFrames, spec: ExclusivePoolSpec & { readonly min
     return lowest;
   }
 
-  /** Gives one chunk to each pool with a wish, as far as `min` allows; what stays open is looked at again. */
-  function fulfilWishes(): void {
+  /**
+   * Gives one chunk to each pool with a wish, as far as `min` and `need` frames stay; what is left open is looked at
+   * again. A pool that wishes itself gives nothing until it has been served: two that are short would pass the one
+   * chunk that there is to and fro, and neither would ever have a frame.
+   */
+  function fulfilWishes(need: number): void {
+    if (wishing[0] === 1) return;
+    const keep = Math.max(min, need);
     let open = false;
     for (let p = 0; p < pools; p++) {
       if (p === me) continue;
       const what = hand.wishOf(p);
       if (what === WISH_NONE) continue;
       // With a chunk to spare any chunk may go, and one of them has something free: the search below is not in vain.
-      if (alloc.nrFree() - CHUNK_PAGES < min && alloc.nrFree() + alloc.pcpPages() - CHUNK_PAGES >= min) alloc.drain();
-      const spare = alloc.nrFree() - CHUNK_PAGES >= min;
-      const i = spare ? cheapest(what === WISH_WHOLE) : -1;
+      const spare = (): boolean => alloc.nrFree() - CHUNK_PAGES >= keep;
+      if (!spare() && alloc.nrFree() + alloc.pcpPages() - CHUNK_PAGES >= keep) alloc.drain();
+      const i = spare() ? cheapest(what === WISH_WHOLE) : -1;
       if (i < 0) open = true;
       else if (hand.claimWish(p, what)) {
         const given = give(i, p);
@@ -320,10 +331,10 @@ function openPool(frames: SharedFrames, spec: ExclusivePoolSpec & { readonly min
     hand.wished = open;
   }
 
-  function look(): number {
+  function look(need = 0): number {
     assert(attached, 'the pool is detached', { pool: me });
     const looked = hand.look();
-    if (hand.wished) fulfilWishes();
+    if (hand.wished) fulfilWishes(need);
     return looked;
   }
 
@@ -343,6 +354,7 @@ function openPool(frames: SharedFrames, spec: ExclusivePoolSpec & { readonly min
 
   function wish(what: 'any' | 'whole' | 'none'): void {
     assert(attached, 'the pool is detached', { pool: me });
+    wishing[0] = what === 'none' ? 0 : 1;
     if (what !== 'none') nr.wishes++;
     hand.wish(what === 'none' ? WISH_NONE : what === 'whole' ? WISH_WHOLE : WISH_ANY);
   }
@@ -354,7 +366,7 @@ function openPool(frames: SharedFrames, spec: ExclusivePoolSpec & { readonly min
       mt,
       attached,
     });
-    if (look() > 0) {
+    if (hand.look() > 0) {
       const i = alloc.alloc(order, mt);
       if (i >= 0) return i;
     }
@@ -374,12 +386,19 @@ function openPool(frames: SharedFrames, spec: ExclusivePoolSpec & { readonly min
 
   /** A ring is empty. With nothing left behind it a chunk has to come: one look, one chunk of the reserve, one wish. */
   function beforeRefill(): void {
-    look();
+    assert(attached, 'the pool is detached', { pool: me });
+    hand.look();
     const left = area.orders(MIGRATE_UNMOVABLE) | area.orders(MIGRATE_MOVABLE) | area.orders(MIGRATE_RECLAIMABLE);
-    if (left === 0 && take(1) === 0) wish('any');
+    if (left === 0) {
+      if (take(1) > 0) wishing[0] = 0;
+      else wish('any');
+    } else {
+      wishing[0] = 0; // this refill is served
+      if (hand.wished) fulfilWishes(batch);
+    }
   }
 
-  const hot = specialise(poolCore, code)(alloc, { lookEvery: LOOK_EVERY, look, allocDry });
+  const hot = specialise(poolCore, code)(alloc, { lookEvery: LOOK_EVERY, wishing, look, allocDry });
 
   function detach(): void {
     assert(attached, 'the pool is detached', { pool: me });
@@ -419,14 +438,13 @@ function openPool(frames: SharedFrames, spec: ExclusivePoolSpec & { readonly min
     frames,
     alloc: hot.alloc,
     free: alloc.free,
-    look,
+    look: () => look(),
     take,
     give,
     giveBack,
     cheapest,
     wish,
-    waitForBell: (timeoutMs) =>
-      Atomics.wait(line, lineOf(me, BELL), 0, timeoutMs) === 'timed-out' ? 'timed-out' : 'rung',
+    waitForBell: (timeoutMs) => (hand.sleep(timeoutMs) ? 'rung' : 'timed-out'),
     detach,
     stat: () => ({ managed: nrChunks * CHUNK_PAGES, free: alloc.nrFree() + alloc.pcpPages(), ...nr }),
     check,
@@ -439,11 +457,12 @@ function poolCore(
   allocator: PageAlloc,
   parts: {
     readonly lookEvery: number;
-    readonly look: () => number;
+    readonly wishing: Uint8Array;
+    readonly look: (need: number) => number;
     readonly allocDry: (order: number, mt: number) => number;
   },
 ): Pick<ExclusivePool, 'alloc'> {
-  const { lookEvery, look, allocDry } = parts;
+  const { lookEvery, wishing, look, allocDry } = parts;
   const ownAlloc = allocator.alloc;
   let left = lookEvery;
 
@@ -451,10 +470,12 @@ function poolCore(
     if (order === 0) return ownAlloc(0, mt, 0);
     if (--left < 0) {
       left = lookEvery;
-      look();
+      look(1 << order);
     }
-    const i = ownAlloc(order, mt, 0);
-    return i < 0 ? allocDry(order, mt) : i;
+    let i = ownAlloc(order, mt, 0);
+    if (i < 0) i = allocDry(order, mt);
+    if (i >= 0) wishing[0] = 0;
+    return i;
   }
 
   return { alloc };

@@ -45,6 +45,7 @@ function replaying(seen: Results, more: number, drop: (words: Int32Array) => boo
     compareExchange: (w: Int32Array, i: number, o: number, v: number) =>
       step(w, () => Atomics.compareExchange(w, i, o, v)),
     notify: () => 0,
+    wait: () => 'not-equal',
   };
   return { atomics, results };
 }

@@ -37,7 +37,17 @@
 // one atomic operation when the word has one waiting, at most six. Looking for work costs one load.
 
 import { assert } from '#base/assert';
-import { BELL, frameInHeap, lineOf, ownerIn, ownerWord, RESERVE, type SharedWords, WISH } from './shared-frames.ts';
+import {
+  BELL,
+  frameInHeap,
+  lineOf,
+  ownerIn,
+  ownerWord,
+  RESERVE,
+  type SharedWords,
+  SLEEPS,
+  WISH,
+} from './shared-frames.ts';
 
 /** What of Atomics is used: an argument, so that a test may stop between any two operations. */
 export interface AtomicWords {
@@ -49,6 +59,7 @@ export interface AtomicWords {
   exchange(words: Int32Array, index: number, value: number): number;
   compareExchange(words: Int32Array, index: number, expected: number, value: number): number;
   notify(words: Int32Array, index: number): number;
+  wait(words: Int32Array, index: number, value: number, timeoutMs: number): 'ok' | 'not-equal' | 'timed-out';
 }
 
 /** What a pool does with what it finds. All of it is private to its thread. */
@@ -213,6 +224,18 @@ export class HandOver {
   #ring(pool: number, bits: number): void {
     const { line } = this.#words;
     const bell = lineOf(pool, BELL);
-    if (this.#atomics.or(line, bell, bits) === 0) this.#atomics.notify(line, bell); // it may sleep on its bell
+    if (this.#atomics.or(line, bell, bits) !== 0) return;
+    // To wake somebody is a system call. A sleeper says so before it looks at its bell for the last time.
+    if (this.#atomics.load(line, lineOf(pool, SLEEPS)) !== 0) this.#atomics.notify(line, bell);
+  }
+
+  /** Until the bell rings, or so many milliseconds. @returns whether it rang */
+  sleep(timeoutMs: number): boolean {
+    const { line } = this.#words;
+    const sleeps = lineOf(this.me, SLEEPS);
+    this.#atomics.store(line, sleeps, 1);
+    const end = this.#atomics.wait(line, lineOf(this.me, BELL), 0, timeoutMs); // at once, if it has rung
+    this.#atomics.store(line, sleeps, 0);
+    return end !== 'timed-out';
   }
 }

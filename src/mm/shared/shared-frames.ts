@@ -14,7 +14,8 @@
 //
 //   column      type   length              meaning                                                       zero means
 //   header      Int32  16                  [0] magic, [1] chunks, [2] pools, [3] chunks of nobody
-//   line        Int32  16 * pools          a cache line a pool: [0] bell, [1] wish, [2] attached          nothing
+//   line        Int32  16 * pools          a cache line a pool: [0] bell, [1] wish, [2] attached,         nothing
+//                                              [3] its thread sleeps, or is about to
 //   owner       Int32  chunks              the owner word, below                                          nobody's
 //   attention0  Int32  pools * words0      bit c: pool, look at chunk c (hand-over.ts)                    nothing new
 //   attention1  Int32  pools * words1      bit w: word w of attention0 is not zero
@@ -52,6 +53,7 @@ export const RESERVE = 3;
 export const BELL = 0;
 export const WISH = 1;
 export const ATTACHED = 2;
+export const SLEEPS = 3;
 
 const WHOLE = 1 << 14;
 

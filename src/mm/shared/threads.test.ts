@@ -47,6 +47,29 @@ function unclaim(i, order) {
 }
 
 let pool;
+if (kind === 'sleepers') {
+  // Ping and pong with one chunk: who has none wishes for it, sleeps, and gets it from the other.
+  const attached = attachPool(openSharedFrames(buffer), { pool: me, code: 'shared' });
+  pool = attached.value;
+  meet(0);
+  for (let k = 0; k < steps; k++) {
+    let i = -1;
+    for (let tries = 0; (i = pool.alloc(10, 1)) < 0; tries++) {
+      if (tries > 1000 || pool.waitForBell(20000) === 'timed-out') throw new Error('nobody woke pool ' + me + ' at ' + k);
+    }
+    claim(i, 10);
+    unclaim(i, 10);
+    pool.free(i, 10);
+    pool.look(); // the other may have it
+  }
+  Atomics.add(meetings, 1, 1);
+  while (Atomics.load(meetings, 1) < workers) { pool.look(); pool.waitForBell(5); }
+  const stat = pool.stat();
+  const wrong = pool.check();
+  pool.detach();
+  parentPort.postMessage({ crossed, refused, unclaimed, wrong, stat });
+  process.exit(0);
+}
 if (kind === 'exclusive') {
   const attached = attachPool(openSharedFrames(buffer), { pool: me, batch: 16, high: 48 });
   if (!attached.ok) throw new Error(attached.error.reason);
@@ -147,6 +170,17 @@ describe('XP13 two threads', () => {
           expect.fail(`seed=${seed}: frame ${k} is ${state[k]}, ${claimed[k]}`);
       }
     }
+  });
+
+  it('XP8 a pool that sleeps on its bell is woken by the chunk that it wished for', async () => {
+    const pages = CHUNK;
+    const frames = createSharedFrames({ pages, pools: 2 });
+    const { reports } = await work('sleepers', frames.buffer, { pages, seed: 1, steps: 200 });
+    expect(reports.map((r) => r.unclaimed)).toEqual([0, 0]);
+    expect(reports.flatMap((r) => r.wrong)).toEqual([]);
+    expect(reports.reduce((n, r) => n + r.stat.chunksAdopted, 0)).toBeGreaterThan(0);
+    expect(frames.check()).toEqual([]);
+    expect(frames.survey().includes(0)).toBe(false);
   });
 
   it('one pool behind a lock, with rings and without: every frame exactly once', async () => {
