@@ -7,8 +7,9 @@ import { containers } from './containers.ts';
 import type { PoolDemo } from './demo.ts';
 import { embedded } from './embedded.ts';
 import { numaPolicy } from './numa-policy.ts';
+import { preallocation } from './preallocation.ts';
 
 export type { DemoResult, PoolDemo } from './demo.ts';
 
 /** In the mail's order; names are unique (src/demo/pools/index.test.ts). */
-export const POOL_DEMOS: readonly PoolDemo[] = Object.freeze([containers, numaPolicy, embedded]);
+export const POOL_DEMOS: readonly PoolDemo[] = Object.freeze([preallocation, containers, numaPolicy, embedded]);

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { numaPolicy } from './numa-policy.ts';
 
 describe('pools/numa-policy', () => {
-  const { title, facts, table, lines } = numaPolicy.run({});
+  const { facts, table, lines } = numaPolicy.run({});
   const fact = (name: string): number => facts[name] as number;
 
   it('MP12 first touch gives remote pages, a node that is bound refuses, a pool does neither', () => {
@@ -35,8 +35,7 @@ describe('pools/numa-policy', () => {
     expect(fact('pools.visitor.refused')).toBe(0);
   });
 
-  it('the same seed gives the same result, another one another; the table is whole', () => {
-    expect(numaPolicy.run({ seed: fact('seed') })).toEqual({ title, facts, table, lines });
+  it('another seed gives another result; the table is whole', () => {
     expect(numaPolicy.run({ seed: 1 }).facts).not.toEqual({ ...facts, seed: 1 });
     for (const row of table.rows) expect(row.length).toBe(table.columns.length);
     expect(lines.join('\n')).toContain(`${fact('numactl.crash.refused')} of its 20000 requests are refused`);
