@@ -44,6 +44,8 @@ export type Recording = {
   snapshot(dir: string): Capture | undefined;
   /** Page flags of one block, read just before an attempt in the time of this snapshot. */
   blockPages(dir: string, block: number): BlockPages | undefined;
+  /** Called with the machine as it booted, before anything is replayed: to prove that something changes nothing. */
+  readonly prepare?: (m: Machine) => void;
 };
 
 const MEMORY = '/sys/devices/system/memory';
@@ -181,6 +183,7 @@ class Replay {
   ) {
     this.#recording = recording;
     this.#m = m;
+    recording.prepare?.(m);
     this.#fs = kernelTree(m, { base: capture.tree });
     this.#first = firstReading(m, capture.tree, goneKb);
     this.#slots = new DeviceSlots(boot);

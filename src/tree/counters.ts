@@ -21,7 +21,7 @@ import { cmaCounters } from '#mm/cma';
 import { NR_ORDERS, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from '#mm/geometry';
 import { HUGE_2M, hugetlbBytes, hugetlbCounts } from '#mm/hugetlb';
 import { hardwareCorrupted } from '#mm/memory-failure';
-import type { Pool } from '#mm/pool';
+import { type ZoneView, zoneViews } from '#mm/pools/zone-view';
 import { Census } from './census.ts';
 import { COUNTER_NAMES, type CounterNames } from './counter-names.ts';
 import type { TreeContext } from './tree-context.ts';
@@ -32,8 +32,8 @@ const KB_PER_1G = 2 ** 20;
 /** struct page: 64 bytes a frame. */
 const MEMMAP_PAGES_PER_SECTION = (PAGES_PER_SECTION * 64) / PAGE_SIZE;
 
-/** A set of pools that a file is about: one, those of a node, or all. */
-type Scope = readonly Pool[];
+/** The zones that a file is about: one, those of a node, or all. */
+type Scope = readonly ZoneView[];
 
 export class Counters {
   readonly names: CounterNames;
@@ -97,7 +97,7 @@ export class Counters {
   }
 
   /** A zone or NUMA counter of one pool, in pages. */
-  zone(name: string, pool: Pool, census: Census): number {
+  zone(name: string, pool: ZoneView, census: Census): number {
     const exact = exactCount(name, [pool]);
     if (exact !== undefined) return exact;
     const recorded = this.recorded.zones.find((z) => z.node === pool.node && z.zone === pool.name);
@@ -106,7 +106,7 @@ export class Counters {
 
   /** A counter of nodeN/vmstat or of "per-node stats". */
   node(name: string, node: NodeId, census: Census): number {
-    const pools = this.#c.machine.zones.filter((p) => p.node === node);
+    const pools = zoneViews(this.#c.machine).filter((p) => p.node === node);
     const exact = exactCount(name, pools);
     if (exact !== undefined) return exact;
     const zoneStats = this.recorded.zones.find((z) => z.node === node && z.perNodeStats !== undefined)?.perNodeStats;
@@ -117,7 +117,7 @@ export class Counters {
   /** The same as "per-node stats" of zoneinfo show it: recorded at another moment than nodeN/vmstat. */
   perNode(name: string, node: NodeId, census: Census): number {
     const stats = this.recorded.zones.find((z) => z.node === node && z.perNodeStats !== undefined)?.perNodeStats;
-    const pools = this.#c.machine.zones.filter((p) => p.node === node);
+    const pools = zoneViews(this.#c.machine).filter((p) => p.node === node);
     return this.#drifted(`node ${node} ${name}`, statOf(stats, name), countOf(name, pools, census));
   }
 
@@ -127,7 +127,7 @@ export class Counters {
     const text = this.#c.base?.readText(`${NODE_DIR}/node${node}/numastat`);
     return NUMASTAT.map(([line, counter]) => {
       const recorded = new RegExp(`^${line} (\\d+)$`, 'm').exec(text ?? '')?.[1];
-      const pools = this.#c.machine.zones.filter((p) => p.node === node);
+      const pools = zoneViews(this.#c.machine).filter((p) => p.node === node);
       const now = countOf(counter, pools, census);
       const value = this.#drifted(
         `node ${node} ${counter}`,
@@ -141,16 +141,16 @@ export class Counters {
   /** A line of /proc/vmstat. */
   machine(name: string, census: Census): number {
     const m = this.#c.machine;
-    const exact = exactCount(name, m.pools);
+    const exact = exactCount(name, zoneViews(m));
     if (exact !== undefined) return exact;
-    const now = this.#eventCount(name) ?? countOf(name, m.pools, census);
+    const now = this.#eventCount(name) ?? countOf(name, zoneViews(m), census);
     return this.#drifted(`vmstat ${name}`, this.recorded.vmstat?.get(name), now);
   }
 
   /** A line of /proc/meminfo, or of a node's, in its unit. */
   amount(name: string, node: NodeId | undefined, census: Census): number {
     const m = this.#c.machine;
-    const pools = node === undefined ? m.pools : m.zones.filter((p) => p.node === node);
+    const pools = node === undefined ? zoneViews(m) : zoneViews(m).filter((p) => p.node === node);
     const exact = exactAmount(name, pools);
     if (exact !== undefined) return exact;
     const file = node === undefined ? this.recorded.meminfo : this.#nodeMeminfo.get(node);
@@ -179,15 +179,15 @@ export class Counters {
     const note = (key: string, count: number | undefined): void => {
       if (count !== undefined) then.set(key, count);
     };
-    for (const p of m.zones) for (const n of this.names.zone) note(`zone ${p.id} ${n}`, countOf(n, [p], census));
+    for (const p of zoneViews(m)) for (const n of this.names.zone) note(`zone ${p.id} ${n}`, countOf(n, [p], census));
     for (const node of m.nodes) {
-      const pools = m.zones.filter((p) => p.node === node);
+      const pools = zoneViews(m).filter((p) => p.node === node);
       for (const [, n] of NUMASTAT) note(`node ${node} ${n}`, countOf(n, pools, census));
       for (const n of [...this.names.zone, ...this.names.node]) note(`node ${node} ${n}`, countOf(n, pools, census));
       for (const n of this.names.nodeMeminfo) note(`meminfo ${node} ${n}`, this.#amountCount(n, node, census));
     }
     for (const n of [...this.names.zone, ...this.names.node, ...this.names.events]) {
-      note(`vmstat ${n}`, this.#eventCount(n) ?? countOf(n, m.pools, census));
+      note(`vmstat ${n}`, this.#eventCount(n) ?? countOf(n, zoneViews(m), census));
     }
     for (const n of this.names.meminfo) note(`meminfo  ${n}`, this.#amountCount(n, undefined, census));
     return then;
@@ -208,7 +208,7 @@ export class Counters {
   /** Lines of meminfo that follow from what frames are used for. */
   #amountCount(name: string, node: NodeId | undefined, census: Census): number | undefined {
     const m = this.#c.machine;
-    const pools = node === undefined ? m.pools : m.zones.filter((p) => p.node === node);
+    const pools = node === undefined ? zoneViews(m) : zoneViews(m).filter((p) => p.node === node);
     const counter = AMOUNTS[name];
     if (counter !== undefined) {
       const [of, unit] = counter;
@@ -280,16 +280,15 @@ const pagesIn = (pools: Scope, census: Census, ...classes: Parameters<Census['pa
 
 /** Counters that the engine keeps to the page. */
 function exactCount(name: string, pools: Scope): number | undefined {
-  if (name === 'nr_free_pages') return pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
-  if (name === 'nr_free_cma') return pools.reduce((n, p) => n + p.alloc.nrFreeCma(), 0);
+  if (name === 'nr_free_pages') return pools.reduce((n, p) => n + p.nrFree(), 0);
+  if (name === 'nr_free_cma') return pools.reduce((n, p) => n + p.nrFreeCma(), 0);
   if (name === 'nr_free_pages_blocks') return pools.reduce((n, p) => n + freeBlockPages(p), 0);
   return undefined;
 }
 
 /** Free pages in chunks of a pageblock and more, isolated ones left out. */
-function freeBlockPages(pool: Pool): number {
-  const counts = new Float64Array(8 * NR_ORDERS);
-  pool.alloc.area.count(counts);
+function freeBlockPages(zone: ZoneView): number {
+  const counts = zone.counts();
   let pages = 0;
   for (const mt of [0, 1, 2, 3, 4]) {
     for (let order = PAGEBLOCK_ORDER; order < NR_ORDERS; order++) {
@@ -343,11 +342,11 @@ function countOf(name: string, pools: Scope, census: Census): number | undefined
 
 function exactAmount(name: string, pools: Scope): number | undefined {
   const managed = pools.reduce((n, p) => n + p.managed, 0);
-  const free = pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
+  const free = pools.reduce((n, p) => n + p.nrFree(), 0);
   if (name === 'MemTotal') return managed * KB;
   if (name === 'MemFree') return free * KB;
   if (name === 'MemUsed') return (managed - free) * KB;
-  if (name === 'CmaFree') return pools.reduce((n, p) => n + p.alloc.nrFreeCma(), 0) * KB;
+  if (name === 'CmaFree') return pools.reduce((n, p) => n + p.nrFreeCma(), 0) * KB;
   return undefined;
 }
 
@@ -357,7 +356,7 @@ function availablePages(pools: Scope, census: Census): number {
   let reserve = 0;
   let low = 0;
   for (const p of pools) {
-    free += p.alloc.nrFree();
+    free += p.nrFree();
     const marks = p.watermarks;
     if (!Number.isFinite(marks.low)) continue; // a machine without watermarks keeps nothing back
     reserve += Math.min(p.managed, Math.max(...marks.reserve) + marks.high);

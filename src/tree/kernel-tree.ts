@@ -7,6 +7,7 @@
 //            module/memory_hotplug/parameters/...     memhp-params-dir.ts
 //            bus/{memory,node}/devices/...            links to both
 //            kernel/mm/hugepages/...                  hugepages-dir.ts
+//            kernel/mm/pools/...                      pools-dir.ts: ours
 //            kernel/debug/extfrag/...                 debugfs
 //
 //   every file (machine, profile, base) -> text, when it is read          kernfs/... print, mm/... knows
@@ -29,6 +30,7 @@ import { meminfoText } from './meminfo-file.ts';
 import { memoryDir } from './memory-dir.ts';
 import { nodeDir } from './node-dir.ts';
 import { kpagecountFile, kpageflagsFile } from './page-words.ts';
+import { poolsDir, showsPools } from './pools-dir.ts';
 import { routed } from './router.ts';
 import { sysctlVmDir } from './sysctl-dir.ts';
 import type { TreeContext } from './tree-context.ts';
@@ -88,7 +90,13 @@ function rootDir(c: TreeContext, counters: Counters): DirNode {
       }),
       devices: fixedDir({ system: fixedDir({ memory: memoryDir(c, counters), node: nodeDir(c, counters) }) }),
       kernel: fixedDir({
-        mm: fixedDir({ hugepages: hugepagesDir(c, counters) }),
+        mm: growingDir(
+          { hugepages: hugepagesDir(c, counters) },
+          {
+            names: () => (showsPools(c) ? ['pools'] : []),
+            at: (name) => (name === 'pools' && showsPools(c) ? poolsDir(c) : undefined),
+          },
+        ),
         debug: fixedDir({
           extfrag: fixedDir({
             extfrag_index: { ...attribute(() => extfragText(c, 'extfrag_index')), size: 0 },

@@ -12,6 +12,7 @@ import { parseList } from '#kernfs/list-format';
 import { blockName } from '#kernfs/memory-blocks';
 import { NODE_DIR, printDistances, printListFile } from '#kernfs/nodes';
 import { numberIn } from '#kernfs/sysfs';
+import { zoneTotals } from '#mm/pools/pool-watermarks';
 import type { Counters } from './counters.ts';
 import { powerDir, ueventFile } from './device-files.ts';
 import { nodeHugepagesDir } from './hugepages-dir.ts';
@@ -30,7 +31,7 @@ export function nodeDir(c: TreeContext, counters: Counters): DirNode {
   const m = c.machine;
   const set = (members: () => readonly number[]) => attribute(() => printListFile(members()));
   const withMemory = (topZone: number) => () =>
-    m.nodes.filter((n) => m.zones.some((p) => p.node === n && p.zone <= topZone && p.present > 0));
+    m.nodes.filter((n) => m.zones.some((p) => p.node === n && p.zone <= topZone && zoneTotals(m, p).present > 0));
   return growingDir(
     {
       has_cpu: set(() => m.nodes.filter((n) => cpusOf(c, n).length > 0)),

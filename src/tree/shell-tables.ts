@@ -9,8 +9,9 @@ import { formatSize, hex } from '#base/format';
 import { toBlockId } from '#base/units';
 import { PAGE_SIZE } from '#mm/geometry';
 import type { Machine } from '#mm/machine';
+import { zoneViews } from '#mm/pools/zone-view';
 import { nodesOfBlock } from './memory-dir.ts';
-import { populatedPools } from './zone-files.ts';
+import { populatedZones } from './zone-files.ts';
 
 type Row = readonly string[];
 
@@ -53,16 +54,16 @@ export function blockTable(m: Machine): string {
 export const zoneTable = (m: Machine): string =>
   table([
     ['ZONE', 'NODE', 'START_PFN', 'SPANNED', 'PRESENT', 'MANAGED', 'FREE', 'MIN', 'LOW', 'HIGH'],
-    ...populatedPools(m).map((p) => [
+    ...populatedZones(m).map((p) => [
       p.name,
-      ...[p.node, p.startPfn, p.spanned, p.present, p.managed, p.alloc.nrFree()].map(String),
+      ...[p.node, p.startPfn, p.spanned, p.present, p.managed, p.nrFree()].map(String),
       ...[p.watermarks.min, p.watermarks.low, p.watermarks.high].map((n) => (Number.isFinite(n) ? String(n) : '-')),
     ]),
   ]);
 
 export function nodeTable(m: Machine): string {
   const rows = m.nodes.map((node) => {
-    const pools = m.zones.filter((p) => p.node === node);
+    const pools = zoneViews(m).filter((p) => p.node === node);
     const pages = (of: (p: (typeof pools)[number]) => number): string =>
       formatSize(pools.reduce((n, p) => n + of(p), 0) * PAGE_SIZE);
     const ids = Array.from(m.blocks.id, toBlockId);
@@ -74,7 +75,7 @@ export function nodeTable(m: Machine): string {
       String(online),
       pages((p) => p.present),
       pages((p) => p.managed),
-      pages((p) => p.alloc.nrFree()),
+      pages((p) => p.nrFree()),
     ];
   });
   return table([['NODE', 'BLOCKS', 'ONLINE', 'PRESENT', 'MANAGED', 'FREE'], ...rows]);

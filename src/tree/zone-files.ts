@@ -7,7 +7,6 @@
 // A pageblock counts where its first page is online and in the zone. Walking a free list ends at 100000 chunks, here as
 // there, so that both print the same ">100000". Follows Linux v6.12 mm/vmstat.c (spec 2.10, 6).
 
-import type { NodeId } from '#base/units';
 import { printBuddyinfo } from '#kernfs/buddyinfo';
 import { type PagetypeBlocks, type PagetypeFree, parsePagetypeinfo, printPagetypeinfo } from '#kernfs/pagetypeinfo';
 import {
@@ -20,21 +19,24 @@ import {
 } from '#mm/geometry';
 import type { Machine } from '#mm/machine';
 import type { Pool } from '#mm/pool';
+import { type ZoneView, zoneViews } from '#mm/pools/zone-view';
 import { type ExtfragIndex, printExtfrag } from './extfrag.ts';
 import type { TreeContext } from './tree-context.ts';
 
 const FREE_WALK_MAX = 100000;
 
-/** Pools with present pages, by node and zone. */
-export function populatedPools(m: Machine): Pool[] {
-  return m.zones.filter((p) => p.present > 0 && m.nodes.includes(p.node)).sort(byNodeAndZone);
+/** Zones with present pages, by node and zone. */
+export function populatedZones(m: Machine): ZoneView[] {
+  return zoneViews(m)
+    .filter((p) => p.present > 0 && m.nodes.includes(p.zone.node))
+    .sort(byNodeAndZone);
 }
 
-export const byNodeAndZone = (a: Pool, b: Pool): number => a.node - b.node || a.zone - b.zone;
+const byNodeAndZone = (a: ZoneView, b: ZoneView): number => a.node - b.node || a.zone.zone - b.zone.zone;
 
 /** Chunks by order, all types together. */
-function nrFree(pool: Pool): number[] {
-  const counts = countsOf(pool);
+function nrFree(zone: ZoneView): number[] {
+  const counts = zone.counts();
   return Array.from({ length: NR_ORDERS }, (_, order) => {
     let n = 0;
     for (let mt = 0; mt < NR_MIGRATE_TYPES; mt++) n += counts[mt * NR_ORDERS + order] as number;
@@ -42,31 +44,25 @@ function nrFree(pool: Pool): number[] {
   });
 }
 
-function countsOf(pool: Pool): Float64Array {
-  const counts = new Float64Array(NR_MIGRATE_TYPES * NR_ORDERS);
-  pool.alloc.area.count(counts);
-  return counts;
-}
-
 export const buddyinfoText = ({ machine: m }: TreeContext): string =>
-  printBuddyinfo(populatedPools(m).map((p) => ({ node: p.node, zone: p.name, nrFree: nrFree(p) })));
+  printBuddyinfo(populatedZones(m).map((p) => ({ node: p.node, zone: p.name, nrFree: nrFree(p) })));
 
 export const extfragText = ({ machine: m }: TreeContext, index: ExtfragIndex): string =>
   printExtfrag(
-    populatedPools(m).map((p) => ({ node: p.node, zone: p.name, nrFree: nrFree(p) })),
+    populatedZones(m).map((p) => ({ node: p.node, zone: p.name, nrFree: nrFree(p) })),
     index,
   );
 
 export function pagetypeinfoText(c: TreeContext): string {
   const m = c.machine;
-  const pools = populatedPools(m);
+  const pools = populatedZones(m);
   const types = typesOf(c, pools);
   const free: PagetypeFree[] = [];
   const blocks: PagetypeBlocks[] = [];
   for (const p of pools) {
-    const zone = { node: p.node as NodeId, zone: p.name };
-    const counts = countsOf(p);
-    const pageblocks = pageblocksByType(m, p);
+    const zone = { node: p.zone.node, zone: p.name };
+    const counts = p.counts();
+    const pageblocks = p.pageblocks();
     for (const mt of types) {
       const lists = Array.from(counts.subarray(mt * NR_ORDERS, (mt + 1) * NR_ORDERS));
       free.push({
@@ -88,12 +84,12 @@ export function pagetypeinfoText(c: TreeContext): string {
 }
 
 /** Columns: CMA stands where the kernel is configured for it, as a recorded file shows, or where there is any. */
-function typesOf({ base }: TreeContext, pools: readonly Pool[]): readonly number[] {
+function typesOf({ base }: TreeContext, zones: readonly ZoneView[]): readonly number[] {
   const text = base?.readText('/proc/pagetypeinfo');
   const recorded = text === undefined ? undefined : parsePagetypeinfo(text);
   const cma =
     (recorded?.ok === true && recorded.value.types.includes(MIGRATE_NAMES[MIGRATE_CMA] as string)) ||
-    pools.some((p) => p.alloc.nrFreeCma() > 0 || hasPageblocks(p, MIGRATE_CMA));
+    zones.some((z) => z.nrFreeCma() > 0 || hasPageblocks(z.zone, MIGRATE_CMA));
   return MIGRATE_NAMES.map((_, mt) => mt).filter((mt) => mt !== MIGRATE_CMA || cma);
 }
 
@@ -101,15 +97,4 @@ function hasPageblocks(pool: Pool, mt: number): boolean {
   const counts = new Float64Array(NR_MIGRATE_TYPES);
   pool.alloc.area.countTypes(0, pool.pages >>> PAGEBLOCK_ORDER, counts);
   return (counts[mt] as number) > 0;
-}
-
-function pageblocksByType(m: Machine, pool: Pool): Float64Array {
-  const out = new Float64Array(NR_MIGRATE_TYPES);
-  const first = pool.base >>> PAGEBLOCK_ORDER;
-  for (let k = 0; k < pool.pages >>> PAGEBLOCK_ORDER; k++) {
-    if (m.owners.zone[first + k] !== pool.id) continue;
-    const mt = pool.alloc.area.typeOf(k << PAGEBLOCK_ORDER);
-    out[mt] = (out[mt] as number) + 1;
-  }
-  return out;
 }

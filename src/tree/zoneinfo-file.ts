@@ -16,6 +16,7 @@ import { ZONE_NAMES as LINUX_ZONES } from '#kernfs/zone-label';
 import { printZoneinfo, type ZoneinfoPageset, type ZoneinfoZone } from '#kernfs/zoneinfo';
 import { MIGRATE_CMA, NR_MIGRATE_TYPES, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, SECTION_ORDER } from '#mm/geometry';
 import type { Pool } from '#mm/pool';
+import { type ZoneView, zoneViews } from '#mm/pools/zone-view';
 import { pcpSizes } from '#mm/watermark';
 import type { Census } from './census.ts';
 import type { Counters } from './counters.ts';
@@ -31,10 +32,11 @@ export function zoneinfoText(c: TreeContext, counters: Counters): string {
   const recorded = new Set(counters.recorded.zones.map((z) => z.zone));
   const names = recorded.size === 0 ? ZONES : LINUX_ZONES.filter((name) => recorded.has(name));
   const zones: ZoneinfoZone[] = [];
+  const views = zoneViews(m);
   for (const node of m.nodes) {
     let first = true;
     for (const zone of names) {
-      const pool = m.zones.find((p) => p.node === node && p.name === zone);
+      const pool = views.find((p) => p.node === node && p.name === zone);
       const populated = pool !== undefined && pool.present > 0;
       const stats = populated && first ? perNodeStats(counters, toNodeId(node), census) : undefined;
       if (populated) first = false;
@@ -55,14 +57,14 @@ const perNodeStats = (counters: Counters, node: NodeId, census: Census): [string
 
 type Head = Omit<ZoneinfoZone, 'node' | 'zone' | 'stats' | 'pagesets' | 'perNodeStats'>;
 
-function headOf(c: TreeContext, pool: Pool | undefined, zones: number): Head {
+function headOf(c: TreeContext, pool: ZoneView | undefined, zones: number): Head {
   const marks = pool?.watermarks;
   const boost = pool?.boost ?? 0;
   // A machine without watermarks has them at minus infinity. What is printed includes the boost.
   const mark = (n: number | undefined): number => (n === undefined || !Number.isFinite(n) ? 0 : n + boost);
   const reserve = marks?.reserve ?? [0, 0, 0, 0];
   return {
-    free: pool?.alloc.nrFree() ?? 0,
+    free: pool?.nrFree() ?? 0,
     boost,
     min: mark(marks?.min),
     low: mark(marks?.low),
@@ -71,7 +73,7 @@ function headOf(c: TreeContext, pool: Pool | undefined, zones: number): Head {
     spanned: pool?.spanned ?? 0,
     present: pool?.present ?? 0,
     managed: pool?.managed ?? 0,
-    cma: pool === undefined ? 0 : cmaPages(pool),
+    cma: pool === undefined ? 0 : cmaPages(pool.zone),
     // Zones behind Movable (Device) have no managed pages: what they reserve is what Movable does.
     protection: Array.from({ length: zones }, (_, k) => reserve[Math.min(k, 3)] as number),
   };
@@ -86,7 +88,7 @@ function cmaPages(pool: Pool): number {
 function bodyOf(
   c: TreeContext,
   counters: Counters,
-  pool: Pool,
+  pool: ZoneView,
   census: Census,
 ): Pick<ZoneinfoZone, 'stats' | 'pagesets' | 'nodeUnreclaimable' | 'startPfn'> {
   const { zone, numa } = counters.names;
@@ -94,20 +96,19 @@ function bodyOf(
     stats: [...zone, ...numa].map((name) => [name, counters.zone(name, pool, census)] as const),
     pagesets: pagesetsOf(c, pool),
     nodeUnreclaimable: 0,
-    startPfn: pool.startPfn,
+    startPfn: pool.zone.startPfn,
   };
 }
 
-function pagesetsOf(c: TreeContext, pool: Pool): ZoneinfoPageset[] {
+function pagesetsOf(c: TreeContext, pool: ZoneView): ZoneinfoPageset[] {
   const m = c.machine;
   const cpus = allCpus(c);
-  const counts = new Map<number, number>();
-  pool.alloc.forEachPcp((cpu, _mt, _i, order) => counts.set(cpu, (counts.get(cpu) ?? 0) + (1 << order)));
+  const counts = pool.pcp();
   // The limits of Linux's lists, whichever lists the engine keeps in their place (page-alloc.ts).
-  const near = m.spec.nodeCpus?.get(pool.node) ?? 0;
+  const near = m.spec.nodeCpus?.get(pool.zone.node) ?? 0;
   const low = Math.max(0, pool.watermarks.low);
   const sizes = pcpSizes(pool.managed, low, near > 0 ? near : (m.spec.cpus ?? 1), m.vm.percpuPagelistHighFraction);
-  const off = pool.alloc.front.settings().disabled > 0; // while a block of the zone goes offline
+  const off = pool.pcpOff;
   return cpus.map((cpu, k) => ({
     cpu,
     count: counts.get(k) ?? 0,

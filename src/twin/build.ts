@@ -255,12 +255,13 @@ function takeWatermarks(m: Machine, zones: readonly ZoneinfoZone[]): void {
     const z = zoneOf(zones, pool);
     if (z === undefined) continue;
     const p = z.protection;
-    pool.watermarks = {
+    pool.zoneMarks = {
       min: z.min,
       low: z.low,
       high: z.high,
       promo: z.promo ?? z.high,
       reserve: [p[0] ?? 0, p[1] ?? 0, p[2] ?? 0, p[3] ?? 0],
     };
+    pool.watermarks = pool.zoneMarks;
   }
 }
