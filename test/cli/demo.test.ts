@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { describe, expect, it } from 'vitest';
-import { POOL_DEMOS } from '#demo/index';
+import { type DemoResult, POOL_DEMOS } from '#demo/index';
 import { ROOT } from '../support/source-files.ts';
 import { runCli } from './run-cli.ts';
 
@@ -69,7 +69,7 @@ describe('demo', () => {
     });
 
     it.each(POOL_DEMOS.map((d) => d.name))(
-      'pools/%s prints its words and figures, --json what its schema says',
+      'pools/%s prints its words and figures; a second run, with --json, says the same in the shape of its schema',
       async (name) => {
         const { code, out, err } = runCli(['demo', `pools/${name}`]);
         expect({ code, err }).toEqual({ code: 0, err: '' });
@@ -78,6 +78,16 @@ describe('demo', () => {
         expect(validate(document), JSON.stringify(validate.errors)).toBe(true);
         const named = Object.keys((schema as { properties: object }).properties).filter((k) => k !== 'demos');
         expect(Object.keys(document).sort()).toEqual(named.sort());
+        const { title, lines, table } = document as DemoResult;
+        for (const line of [title, ...lines]) {
+          expect(line).not.toContain('\n');
+          expect(out).toContain(`${line}\n`);
+        }
+        const printed = out.trimEnd().split('\n').slice(-table.rows.length);
+        for (const [k, row] of table.rows.entries()) {
+          expect(row.length).toBe(table.columns.length);
+          for (const cell of row) expect(printed[k]).toContain(String(cell));
+        }
       },
     );
 
