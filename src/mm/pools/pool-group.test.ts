@@ -2,8 +2,11 @@
 
 import { afterEach, describe, expect, it } from 'vitest';
 import { type HolderId, type NodeId, type Pfn, toNodeId, toOrder, toPfn } from '#base/units';
+import { PAGEBLOCK_PAGES } from '../geometry.ts';
 import { Machine } from '../machine.ts';
 import { type MachineSpec, simpleSpec } from '../machine-spec.ts';
+import { isolatePageblock, unisolatePageblock } from '../page-isolation.ts';
+import type { Pool } from '../pool.ts';
 import type { Refusal } from '../refusal.ts';
 import { type PoolGroups, poolGroups } from './pool-group.ts';
 import { type Pools, pools } from './pools.ts';
@@ -331,6 +334,30 @@ describe('move', () => {
     expect(must(w.g.moveTo('shop', 'gold'))).toMatchObject({ inPlace: 100, migrated: 400 });
     const [lease] = w.p.leases();
     expect(must(w.p.reclaim(lease?.id as number))).toMatchObject({ pages: 400 });
+  });
+
+  it('PG11 nor do frames of a pageblock that somebody is taking out of use', () => {
+    const w = small();
+    must(w.g.create({ name: 'shop', pages: 1024 }));
+    must(w.p.create({ name: 'gold', pages: 1024 }));
+    const heap = member(w, 'shop');
+    const pages = take(w.m, heap, 600);
+    const index = w.m.sections.indexOf(pages[0] as Pfn);
+    const shop = w.m.poolAt(index) as Pool;
+    const block = index - (index % PAGEBLOCK_PAGES);
+    const inside = pages.filter(
+      (pfn) => Math.floor(w.m.sections.indexOf(pfn) / PAGEBLOCK_PAGES) === block / PAGEBLOCK_PAGES,
+    );
+    shop.alloc.disable();
+    const type = isolatePageblock(shop, block);
+    expect(must(w.g.moveTo('shop', 'gold'))).toEqual({
+      inPlace: 600 - inside.length,
+      migrated: inside.length,
+      stayed: 0,
+    });
+    unisolatePageblock(shop, block, type);
+    shop.alloc.enable();
+    expect(inside.length).toBeGreaterThan(0);
   });
 
   it('PG11 huge pages are not split on the way: without a free block of 2 MiB for each they stop the move', () => {

@@ -422,12 +422,14 @@ const pagesOf = (list: readonly Allocation[]): number => list.reduce((n, a) => n
 
 function look(m: Machine, row: GroupRow, a: PoolAttrs, b: PoolAttrs, as: Principal): Looked {
   const from = m.pools[a.id] as Pool;
+  const to = m.pools[b.id] as Pool;
   const bothGive = may(a, as, 'donate') && may(b, as, 'donate');
   const inPlace: Allocation[] = [];
   const migrate: Allocation[] = [];
   const stuck = new BlockerList();
   for (const x of ownIn(m, from, row.members)) {
-    const isolated = isIsolated(from, x.head, x.head + 2 ** x.order);
+    const end = x.head + 2 ** x.order;
+    const isolated = isIsolated(from, x.head, end) || isIsolated(to, x.head, end);
     if (bothGive && !isolated && fits(m, b, x) && !isLent(m, x)) {
       inPlace.push(x);
       continue;
