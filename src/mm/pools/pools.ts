@@ -14,34 +14,38 @@
 //
 //   borrow      a lease of free frames of another pool                      EPERM ENOSPC ENOMEM EXDEV EINVAL ENOENT
 //   reclaim     ends a lease (pool-lease.ts)                                EBUSY EPERM ENOSPC ENOENT
+//   where            what                                        where            what
+//   pool-attrs.ts    attributes, what contradicts itself         pool-move.ts     frames change their pool
+//   pool-promise.ts  how much a pool may give                    pool-stat.ts     numbers
+//   pool-carve.ts    where frames come from and go back to       pool-table.ts    the rows
+//
 // Every verb does all or nothing, returns its refusal as a value, and sends one event. Who asks is an argument; root may
 // everything. A source is named by a pool's name, or by a node's ("node0"): its zones, the highest first, but never
 // ZONE_MOVABLE unless the pool's zones say so: frames of it serve only requests that may be moved.
 //
-// Invariants: I1 to I6 (check-pools.ts). After Snook 2007 (spec 9.A).
+// Invariants: I1 to I6 (check-pools.ts). A refusal changes nothing at all, but for contents that moved within a pool before
+// one that could not stopped an `evacuate`. After Snook 2007 (spec 9.A).
 
 import { err, ok, type Result } from '#base/result';
-import { type HolderId, type NodeId, type Order, type Pfn, toNodeId } from '#base/units';
+import type { HolderId, NodeId, Order, Pfn } from '#base/units';
 import { poolConfig } from '../boot.ts';
-import { CHUNK_PAGES } from '../geometry.ts';
+import { CHUNK_PAGES, PAGEBLOCK_PAGES } from '../geometry.ts';
 import { type HolderSpec, REQUEST_UNMANAGED } from '../holder.ts';
+import { hugePageAt } from '../hugetlb.ts';
 import type { Machine } from '../machine.ts';
-import {
-  CLASS_TRAITS,
-  type PageClass,
-  ZONE_MOVABLE,
-  ZONE_NAMES,
-  type ZoneIndex,
-  type ZoneName,
-} from '../page-class.ts';
+import { CLASS_TRAITS, type PageClass } from '../page-class.ts';
 import { Pool } from '../pool.ts';
-import { type Refusal, refusal } from '../refusal.ts';
+import type { Refusal } from '../refusal.ts';
 import { sizePcp } from '../vm-tunables.ts';
 import { type AllocSetSpec, allocSet, type SetMember, type SetRefusal } from './alloc-set.ts';
-import { describeLease, onLoan, roomOf } from './pool-fit.ts';
-import { type BorrowSpec, borrow, type GivenBack, giveBack } from './pool-lease.ts';
-import { type FrameRange, freeOf, givable, moveFree, moveRange } from './pool-move.ts';
+import { type As, type AttrChange, changedAttrs, isCount, isRange, newAttrs, no, type PoolSpec } from './pool-attrs.ts';
+import { canCarve, carve, giveAllBack, giveBack, ownedIn } from './pool-carve.ts';
+import { describeLease, fittingRanges, freeToGive, onLoan, roomOf, settle } from './pool-fit.ts';
+import { type BorrowSpec, borrow, giveBack as endLease, type GivenBack, NEVER_LEND } from './pool-lease.ts';
+import { type FrameRange, freeOf, givable, moveFree, moveRanges } from './pool-move.ts';
+import { floorOf, overcommitted } from './pool-promise.ts';
 import { forgetRequests, rebuildRequests, requestRow } from './pool-requests.ts';
+import { nodeStat, type PoolStat, statOf } from './pool-stat.ts';
 import {
   attrsOf,
   type Lease,
@@ -49,57 +53,19 @@ import {
   livePools,
   may,
   nodeNamed,
-  PERMS,
   type Perm,
-  POOL_CLASSES,
   type PoolAttrs,
-  type PoolClass,
   type Principal,
   poolNamed,
   poolTableOf,
   ROOT,
 } from './pool-table.ts';
-import { reshare, zoneTotals } from './pool-watermarks.ts';
 import { unifyTypes } from './relabel.ts';
 import { NODE_OF_REQUEST } from './request.ts';
 import { type Revoked, type RevokeSpec, revoke } from './revoke.ts';
 
-/** Who asks. Default: root. */
-export type As = { readonly as?: Principal };
-
-export type Grants = Readonly<Record<Principal, readonly Perm[]>>;
-
-export type PoolSpec = {
-  readonly name: string;
-  /** Frames to carve. Default: min. */
-  readonly pages?: number;
-  /** Nodes whose frames it may have, home first. Default: the parent's, else the first node. */
-  readonly nodes?: readonly number[];
-  /** Zones whose frames it may have. Default: all but Movable; with ranges: all. */
-  readonly zones?: readonly ZoneName[];
-  /** Frame numbers that it may have, [start, end). Default: any. */
-  readonly ranges?: readonly { readonly start: Pfn; readonly end: Pfn }[];
-  /** The pool to carve from. Default: the zones of its nodes. */
-  readonly parent?: string;
-  readonly cpus?: readonly number[];
-  readonly rule?: string;
-  readonly owner?: Principal;
-  readonly perms?: Grants;
-  readonly priority?: number;
-  readonly min?: number;
-  readonly low?: number;
-  readonly max?: number;
-  readonly class?: PoolClass;
-  /**
-   * Its allocator's machine code. 'own' is compiled for it (milliseconds): for the one pool that a program lives in. 'shared'
-   * is one for all, faster where requests go to many pools in turn (bench/README.md). Default 'shared'.
-   */
-  readonly code?: 'own' | 'shared';
-};
-
-export type AttrChange = Partial<
-  Pick<PoolSpec, 'nodes' | 'cpus' | 'owner' | 'perms' | 'priority' | 'min' | 'low' | 'max' | 'class'>
->;
+export type { As, AttrChange, Grants, PoolSpec } from './pool-attrs.ts';
+export type { PoolStat } from './pool-stat.ts';
 
 export type MoveWhat =
   | { readonly count: number }
@@ -114,37 +80,6 @@ export type MoveOptions = As & {
   readonly partial?: boolean;
 };
 
-export type PoolStat = {
-  readonly name: string;
-  readonly id: number;
-  readonly kind: 'node' | 'zone' | 'user';
-  readonly parent: string;
-  readonly class: PoolClass;
-  readonly owner: Principal;
-  readonly priority: number;
-  readonly nodes: readonly NodeId[];
-  readonly zones: readonly ZoneName[];
-  readonly cpus: readonly number[] | undefined;
-  readonly rule: string;
-  readonly min: number;
-  readonly low: number;
-  readonly max: number;
-  readonly managed: number;
-  /** Free, those on per-CPU lists included. */
-  readonly free: number;
-  readonly used: number;
-  readonly borrowedIn: number;
-  readonly borrowedOut: number;
-  readonly state: 'active' | 'draining';
-};
-
-const NAME = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
-/** Names that the tree needs for itself, and those of nodes and zones. */
-const RESERVED_NAME = /^(create|destroy|root|node\d+(-(DMA|DMA32|Normal|Movable))?)$/;
-
-const no = (reason: Parameters<typeof refusal>[0], message: string): { ok: false; error: Refusal } =>
-  err(refusal(reason, message));
-
 /** The pools of a machine. */
 export const pools = (m: Machine): Pools => new Pools(m);
 
@@ -158,32 +93,31 @@ export class Pools {
   /** Makes a pool. Cost O(pieces carved + pools). */
   create(spec: PoolSpec, { as = ROOT }: As = {}): Result<PoolStat, Refusal> {
     const m = this.#m;
-    const checked = this.#attrsFor(spec, as);
+    const checked = newAttrs(m, spec, this.#freeId(), as);
     if (!checked.ok) return checked;
-    const { attrs, sources } = checked.value;
+    const attrs = checked.value;
     const pages = spec.pages ?? attrs.min;
     if (pages < attrs.min)
       return no('bad-argument', `pool ${spec.name}: ${pages} pages are fewer than its min, ${attrs.min}`);
     if (pages > attrs.max)
       return no('bad-argument', `pool ${spec.name}: ${pages} pages are more than its max, ${attrs.max}`);
-    const promised = this.#overcommitted([...livePools(m), attrs], pages);
+    const promised = overcommitted(m, [...livePools(m), attrs]);
     if (promised !== undefined) return no('guarantee', `pool ${spec.name}: ${promised}`);
-    const enough = this.#canGive(sources, pages, attrs);
-    if (enough !== undefined) return no(enough.reason, `pool ${spec.name}: ${enough.message}`);
+    const tooFew = canCarve(m, attrs, pages);
+    if (tooFew !== undefined) return no('no-memory', `pool ${spec.name}: ${tooFew}`);
 
     // ═══ Point of no return: nothing below can fail. ═══
-    const table = poolTableOf(m);
     const config = { ...poolConfig(m), code: spec.code ?? 'shared' } as const;
-    const home = attrs.nodes[0] as NodeId;
+    const home = attrs.nodes[0] as NodeId; // newAttrs refuses an empty mask
     const pool = new Pool(attrs.id, { node: home, zone: 0, name: attrs.name }, { base: 0, pages: CHUNK_PAGES }, config);
     m.pools[attrs.id] = pool;
-    table.rows[attrs.id] = attrs;
+    poolTableOf(m).rows[attrs.id] = attrs;
     if (attrs.class === 'realtime') pool.typeFor.fill(1); // one migratetype: nothing is ever claimed or stolen
-    this.#carve(sources, pool, pages, attrs.ranges);
+    carve(m, attrs, pages);
     sizePcp(m, pool);
     rebuildRequests(m);
     m.emit({ type: 'pool', verb: 'create', pool: attrs.name, pages });
-    return ok(this.#statOf(attrs));
+    return ok(statOf(m, attrs));
   }
 
   /**
@@ -196,18 +130,16 @@ export class Pools {
     const found = this.#user(name, as, 'admin');
     if (!found.ok) return found;
     const attrs = found.value;
-    const pool = m.pools[attrs.id] as Pool;
-    const lent = [...poolTableOf(m).leases.values()].find((l) => l.from === attrs.id || l.to === attrs.id);
+    const table = poolTableOf(m);
+    const lent = [...table.leases.values()].find((l) => l.from === attrs.id || l.to === attrs.id);
     if (lent !== undefined) return no('pool-busy', `pool ${name}: lease ${lent.id} is open`);
     const child = livePools(m).find((a) => a.parent === name);
     if (child !== undefined) return no('pool-busy', `pool ${name}: ${child.name} was carved from it`);
-    pool.alloc.drain();
-    const used = pool.managed - pool.alloc.nrFree();
+    const { managed, used } = statOf(m, attrs);
     if (used > 0 && !drain) return no('pool-busy', `pool ${name}: ${used} of its pages are used`);
-    const pages = pool.managed;
-    this.#giveAllBack(attrs, pool);
-    const table = poolTableOf(m);
-    // ═══ The pool is empty: nothing below can fail. ═══
+
+    // ═══ Point of no return: nothing below can fail. ═══
+    giveAllBack(m, attrs);
     forgetRequests(m, attrs.id);
     table.rows[attrs.id] = { ...attrs, state: 'dead', name: '', parent: '', min: 0, fallbacks: [] };
     table.rows = table.rows.map((row) => {
@@ -215,8 +147,8 @@ export class Pools {
       return { ...row, fallbacks: row.fallbacks.filter((e) => e.to !== attrs.id) };
     });
     rebuildRequests(m);
-    m.emit({ type: 'pool', verb: 'destroy', pool: name, pages });
-    return ok(pages);
+    m.emit({ type: 'pool', verb: 'destroy', pool: name, pages: managed });
+    return ok(managed);
   }
 
   /** A pool's size in pages. More come from where it was carved from, fewer go back there: free ones only. */
@@ -232,96 +164,140 @@ export class Pools {
       return no('bad-argument', `pool ${name}: ${pages + loans.out} pages are more than its max, ${attrs.max}`);
     const delta = pages - pool.managed;
     if (delta > 0) {
-      const sources = this.#sources(attrs);
-      const enough = this.#canGive(sources, delta, attrs);
-      if (enough !== undefined) return no(enough.reason, `pool ${name}: ${enough.message}`);
-      this.#carve(sources, pool, delta, attrs.ranges);
+      const tooFew = canCarve(m, attrs, delta);
+      if (tooFew !== undefined) return no('no-memory', `pool ${name}: ${tooFew}`);
+      carve(m, attrs, delta);
     } else if (delta < 0) {
       const own = Math.max(0, pages - loans.in);
       if (own < attrs.min) return no('guarantee', `pool ${name}: ${own} pages are fewer than its min, ${attrs.min}`);
       const free = givable(m, pool);
       if (free < -delta) return no('pool-busy', `pool ${name}: ${-delta} pages are to go, ${free} are free`);
-      this.#giveBack(attrs, pool, -delta);
+      giveBack(m, attrs, -delta);
     }
     sizePcp(m, pool);
     m.emit({ type: 'pool', verb: 'resize', pool: name, pages });
-    return ok(this.#statOf(attrs));
+    return ok(statOf(m, attrs));
   }
 
-  /** Frames from one pool to another. @returns how many. Cost O(pieces); a chunk that is free is one. */
+  /**
+   * Frames from one pool to another: a number of free ones, largest pieces first, or all that the source has in a range or
+   * in chunks. @returns how many. Cost O(pieces); a chunk that is free is one.
+   */
   move(src: string, dst: string, what: MoveWhat, options: MoveOptions = {}): Result<number, Refusal> {
     const m = this.#m;
-    const { as = ROOT, used = 'refuse', partial = false } = options;
+    const { as = ROOT } = options;
     const ends = this.#ends(src, dst, as, 'donate');
     if (!ends.ok) return ends;
-    const { from, to, a, b } = ends.value;
-    let moved = 0;
-    if ('count' in what) {
-      if (!isCount(what.count)) return no('bad-argument', `${what.count} is no number of pages`);
-      const checked = this.#countToMove(from, to, a, b, what.count, partial);
-      if (!checked.ok) return checked;
-      moved = checked.value;
-      moveFree(m, from, to, moved, b.ranges);
-    } else {
-      const ranges =
-        'range' in what
-          ? [what.range]
-          : what.chunks.map((c) => ({ start: c * CHUNK_PAGES, end: (c + 1) * CHUNK_PAGES }));
-      const misfit = ranges.find((r) => !this.#fits(b, r));
-      if (misfit !== undefined)
-        return no('label', `pool ${dst} may not have frames ${hex(misfit.start)}-${hex(misfit.end)}`);
-      const owned = ranges.reduce((n, r) => n + this.#ownedIn(from, r), 0);
-      const spare = this.#spare(from, a, ranges, used);
-      if (spare !== undefined) return no(spare.reason, spare.message);
-      if (owned > roomOf(m, b)) return no('guarantee', `pool ${dst} has ${to.present} pages, its max is ${b.max}`);
-      const done: FrameRange[] = [];
-      for (const r of ranges) {
-        const result = moveRange(m, from, to, r, { used });
-        if ('reason' in result) {
-          for (const back of done) moveRange(m, to, from, back, { used: 'donate' });
-          return err(result);
-        }
-        done.push(r);
-        moved += result.pages;
-      }
-    }
-    this.#settled(from, to);
-    m.emit({ type: 'pool', verb: 'move', pool: src, to: dst, pages: moved });
-    return ok(moved);
+    const moved =
+      'count' in what ? this.#moveCount(ends.value, what.count, options) : this.#moveRanges(ends.value, what, options);
+    if (!moved.ok) return moved;
+    settle(m, ends.value.from, ends.value.to);
+    m.emit({ type: 'pool', verb: 'move', pool: src, to: dst, pages: moved.value });
+    return moved;
   }
 
-  /** Changes attributes: the owner's and root's right. */
+  #moveCount({ from, to, a, b }: Ends, count: number, { partial = false }: MoveOptions): Result<number, Refusal> {
+    const m = this.#m;
+    if (!isCount(count)) return no('bad-argument', `${count} is no number of pages`);
+    const ranges = fittingRanges(m, from, b);
+    if (ranges?.length === 0 && from.present > 0) return no('label', `pool ${b.name} may have no frame of ${a.name}`);
+    const free = freeToGive(m, from, ranges);
+    const all = givable(m, from);
+    const floor = floorOf(m, from);
+    const room = roomOf(m, b);
+    const most = Math.max(0, Math.min(free, all - floor, room));
+    const pages = partial ? Math.min(count, most) : count;
+    if (pages <= most) {
+      moveFree(m, from, to, pages, ranges);
+      return ok(pages);
+    }
+    if (room < count) return no('guarantee', `pool ${b.name} has ${to.present} pages, its max is ${b.max}`);
+    if (free < count) return no('no-memory', `pool ${a.name}: ${count} pages are asked for, ${free} are free`);
+    return no('guarantee', `pool ${a.name}: ${all - count} pages would stay free, ${floor} have to`);
+  }
+
+  #moveRanges(
+    { from, to, a, b }: Ends,
+    what: Exclude<MoveWhat, { count: number }>,
+    { used = 'refuse' }: MoveOptions,
+  ): Result<number, Refusal> {
+    const m = this.#m;
+    const ranges: readonly FrameRange[] =
+      'range' in what
+        ? [what.range]
+        : [...new Set(what.chunks)].map((c) => ({ start: c * CHUNK_PAGES, end: (c + 1) * CHUNK_PAGES }));
+    const none = ranges.find((r) => !isRange(r));
+    if (none !== undefined) return no('bad-argument', `${none.start}-${none.end} is no range of frames`);
+    const misfit = ranges.find((r) => !this.#fits(b, r));
+    if (misfit !== undefined)
+      return no('label', `pool ${b.name} may not have frames ${hex(misfit.start)}-${hex(misfit.end)}`);
+    for (const r of ranges) {
+      const lease = leasedIn(poolTableOf(m), r.start, r.end);
+      if (lease?.to === from.id) return no('pool-busy', `frames of ${describeLease(m, lease)}`);
+    }
+    const owned = ownedIn(m, from, ranges);
+    if (owned > roomOf(m, b)) return no('guarantee', `pool ${b.name} has ${to.present} pages, its max is ${b.max}`);
+    const free = ranges.reduce((n, r) => n + freeOf(m, from, r.start, r.end), 0);
+    // What is evacuated takes other free frames; what stays takes none.
+    const kept = givable(m, from) - (used === 'evacuate' ? owned : free);
+    if (kept < 0) return no('no-memory', `pool ${a.name}: ${owned - free} used pages have nowhere to go`);
+    if (kept < a.min) return no('guarantee', `pool ${a.name}: ${kept} pages would stay free, its min is ${a.min}`);
+    const result = moveRanges(m, from, to, ranges, { used });
+    return 'reason' in result ? err(result) : ok(result.pages);
+  }
+
+  /** Changes attributes: the owner's and root's right. Of a zone: owner, permissions, priority. */
   setattr(name: string, change: AttrChange, { as = ROOT }: As = {}): Result<PoolStat, Refusal> {
     const m = this.#m;
     const attrs = poolNamed(m, name);
     if (attrs === undefined) return no('no-such-pool', `there is no pool ${name}`);
     if (as !== ROOT && as !== attrs.owner) return no('not-owner', `pool ${name} is ${attrs.owner}'s, not ${as}'s`);
-    const next = merged(m, attrs, change);
+    const next = changedAttrs(m, attrs, change);
     if (!next.ok) return next;
+    const refused = attrs.kind === 'zone' ? undefined : this.#cannotBecome(attrs, next.value);
+    if (refused !== undefined) return no(refused.reason, `pool ${name} ${refused.message}`);
+
+    // ═══ Point of no return: nothing below can fail. ═══
     const pool = m.pools[attrs.id] as Pool;
-    const loans = onLoan(m, attrs.id);
-    const own = pool.managed - loans.in; // what is borrowed can be promised to nobody
-    if (next.value.min > own && next.value.kind === 'user') {
-      return no('guarantee', `pool ${name} has ${own} pages, fewer than a min of ${next.value.min}: resize it first`);
-    }
-    if (next.value.max < pool.present + loans.out) {
-      return no(
-        'guarantee',
-        `pool ${name} has ${pool.present + loans.out} pages, more than a max of ${next.value.max}`,
-      );
-    }
-    const foreign = [...pool.labels.keys()].find((id) => !next.value.nodes.includes((m.pools[id] as Pool).node));
-    if (foreign !== undefined) return no('label', `pool ${name} has frames of node ${(m.pools[foreign] as Pool).node}`);
-    const others = livePools(m).map((a) => (a.id === attrs.id ? next.value : a));
-    const promised = this.#overcommitted(others, 0);
-    if (promised !== undefined) return no('guarantee', `pool ${name}: ${promised}`);
     poolTableOf(m).rows[attrs.id] = next.value;
-    if (next.value.kind === 'user') pool.typeFor.set(next.value.class === 'realtime' ? [1, 1, 1] : [0, 1, 2]);
-    unifyTypes(m, pool);
-    sizePcp(m, pool);
+    if (attrs.kind === 'user') {
+      pool.node = next.value.nodes[0] as NodeId; // changedAttrs refuses an empty mask
+      pool.typeFor.set(next.value.class === 'realtime' ? [1, 1, 1] : [0, 1, 2]);
+      unifyTypes(m, pool);
+      sizePcp(m, pool);
+    }
     rebuildRequests(m);
     m.emit({ type: 'pool', verb: 'setattr', pool: name });
-    return ok(this.#statOf(next.value));
+    return ok(statOf(m, next.value));
+  }
+
+  /** Why a user pool's frames, leases and promises do not allow these attributes. */
+  #cannotBecome(
+    now: PoolAttrs,
+    next: PoolAttrs,
+  ): { reason: 'guarantee' | 'label' | 'pool-busy'; message: string } | undefined {
+    const m = this.#m;
+    const pool = m.pools[now.id] as Pool;
+    const loans = onLoan(m, now.id);
+    const own = pool.managed - loans.in; // what is borrowed can be promised to nobody
+    if (next.min > own) {
+      return { reason: 'guarantee', message: `has ${own} pages, fewer than a min of ${next.min}: resize it first` };
+    }
+    const size = pool.present + loans.out;
+    if (next.max < size) return { reason: 'guarantee', message: `has ${size} pages, more than a max of ${next.max}` };
+    const foreign = [...pool.labels.keys()].find((id) => !next.nodes.includes((m.pools[id] as Pool).node));
+    if (foreign !== undefined) {
+      return { reason: 'label', message: `has frames of node ${(m.pools[foreign] as Pool).node}` };
+    }
+    if (loans.out > 0 && NEVER_LEND.includes(next.class)) {
+      return { reason: 'pool-busy', message: `has lent ${loans.out} pages: a ${next.class} pool lends none` };
+    }
+    if (loans.in > 0 && next.class === 'realtime') {
+      return { reason: 'pool-busy', message: `has borrowed ${loans.in} pages: a realtime pool borrows none` };
+    }
+    const all = livePools(m).map((a) => (a.id === now.id ? next : a));
+    const promised = next.min > now.min || next.nodes !== now.nodes ? overcommitted(m, all) : undefined;
+    return promised === undefined ? undefined : { reason: 'guarantee', message: `cannot promise that: ${promised}` };
   }
 
   /** Draws an edge: when `name` is empty, its requests go to `to` ("node0": each of the node's zones). No weight: removed. */
@@ -396,7 +372,7 @@ export class Pools {
     return pfn === -1 ? err(m.lastRefusal as Refusal) : ok(pfn); // a request that fails leaves its refusal
   }
 
-  /** Gives an allocation back, as a principal. EPERM without `free` on the pool that has it. */
+  /** Gives an allocation back, as a principal. EPERM without `free` on the pool that has it; EINVAL: what the kernel keeps. */
   free(pfn: Pfn, { as = ROOT }: As = {}): Result<void, Refusal> {
     const m = this.#m;
     const index = m.sections.indexOf(pfn);
@@ -405,6 +381,11 @@ export class Pools {
       return no('bad-argument', `${hex(pfn)} is no allocation`);
     }
     if (!may(attrsOf(m, owner.id), as, 'free')) return no('permission', `${as} may not free pages of ${owner.title}`);
+    const cls = (m.holders.specs[m.holders.holderOf(m.sections.ownerAt(index))] as HolderSpec).class;
+    const { managed, mobility } = CLASS_TRAITS[cls];
+    if (!managed || mobility === 'stays' || cls === 'memmap' || hugePageAt(m, index) !== undefined) {
+      return no('bad-argument', `${hex(pfn)} is ${cls}: it is not for a principal to give back`);
+    }
     m.free(pfn);
     return ok(undefined);
   }
@@ -421,7 +402,7 @@ export class Pools {
 
   /** Ends a lease: free frames at once, used ones after their contents moved. `partial`: those that can. */
   reclaim(lease: number, { as = ROOT, partial = false }: As & { partial?: boolean } = {}): Result<GivenBack, Refusal> {
-    return giveBack(this.#m, lease, as, { partial });
+    return endLease(this.#m, lease, as, { partial });
   }
 
   /** Takes pages back from an opportunistic pool, within a deadline: see revoke.ts. */
@@ -436,24 +417,24 @@ export class Pools {
 
   stat(name: string, { as = ROOT }: As = {}): Result<PoolStat, Refusal> {
     const node = nodeNamed(this.#m, name);
-    if (node !== undefined) return ok(this.#nodeStat(node));
+    if (node !== undefined) return ok(nodeStat(this.#m, node));
     const attrs = poolNamed(this.#m, name);
     if (attrs === undefined) return no('no-such-pool', `there is no pool ${name}`);
     if (attrs.kind === 'user' && !may(attrs, as, 'inspect'))
       return no('permission', `${as} may not look at pool ${name}`);
-    return ok(this.#statOf(attrs));
+    return ok(statOf(this.#m, attrs));
   }
 
   /** All pools that the principal may look at: zones and user pools by id. Nodes: `nodes`. */
   list({ as = ROOT }: As = {}): PoolStat[] {
     return livePools(this.#m)
       .filter((a) => a.kind === 'zone' || may(a, as, 'inspect'))
-      .map((a) => this.#statOf(a));
+      .map((a) => statOf(this.#m, a));
   }
 
   /** The node pools: unions of their zones and what was carved out of them. */
   nodes(): PoolStat[] {
-    return this.#m.nodes.map((node) => this.#nodeStat(node));
+    return this.#m.nodes.map((node) => nodeStat(this.#m, node));
   }
 
   /** Attributes as they stand. */
@@ -472,12 +453,7 @@ export class Pools {
     return ok(attrs);
   }
 
-  #ends(
-    src: string,
-    dst: string,
-    as: Principal,
-    perm: Perm,
-  ): Result<{ from: Pool; to: Pool; a: PoolAttrs; b: PoolAttrs }, Refusal> {
+  #ends(src: string, dst: string, as: Principal, perm: Perm): Result<Ends, Refusal> {
     const m = this.#m;
     const found: PoolAttrs[] = [];
     for (const name of [src, dst]) {
@@ -495,7 +471,7 @@ export class Pools {
   #fits(b: PoolAttrs, r: FrameRange): boolean {
     const m = this.#m;
     if (b.ranges !== undefined && !b.ranges.some((q) => q.start <= r.start && r.end <= q.end)) return false;
-    for (let pfn = r.start - (r.start % 512); pfn < r.end; pfn += 512) {
+    for (let pfn = r.start - (r.start % PAGEBLOCK_PAGES); pfn < r.end; pfn += PAGEBLOCK_PAGES) {
       const index = m.sections.indexOf(Math.max(pfn, r.start) as Pfn);
       const zone = index < 0 ? undefined : m.zoneAt(index);
       if (zone === undefined) return false;
@@ -505,365 +481,15 @@ export class Pools {
     return true;
   }
 
-  #ownedIn(pool: Pool, r: FrameRange): number {
-    let n = 0;
-    for (let pfn = r.start; pfn < r.end; ) {
-      const index = this.#m.sections.indexOf(pfn as Pfn);
-      const stop = Math.min(r.end, pfn - (pfn % 512) + 512);
-      if (index >= 0)
-        this.#m.owners.forEachRun(index, index + stop - pfn, (s, e, id) => void (n += id === pool.id ? e - s : 0));
-      pfn = stop;
-    }
-    return n;
-  }
-
-  /** Would `from` keep its promise if all of these ranges left? */
-  #spare(
-    from: Pool,
-    a: PoolAttrs,
-    ranges: readonly FrameRange[],
-    used: string,
-  ): { reason: 'guarantee' | 'pool-busy'; message: string } | undefined {
-    from.alloc.drain();
-    for (const r of ranges) {
-      const lease = leasedIn(poolTableOf(this.#m), r.start, r.end);
-      if (lease?.to === from.id) return { reason: 'pool-busy', message: `frames of ${describeLease(this.#m, lease)}` };
-    }
-    const owned = ranges.reduce((n, r) => n + this.#ownedIn(from, r), 0);
-    const free = ranges.reduce((n, r) => n + freeOf(this.#m, from, r.start, r.end), 0);
-    const leaves = used === 'donate' ? free : owned; // what is evacuated takes other free frames
-    const kept = givable(this.#m, from) - leaves;
-    if (kept < a.min)
-      return { reason: 'guarantee', message: `${from.title}: ${kept} pages would stay free, its min is ${a.min}` };
-    return undefined;
-  }
-
-  #countToMove(
-    from: Pool,
-    to: Pool,
-    a: PoolAttrs,
-    b: PoolAttrs,
-    count: number,
-    partial: boolean,
-  ): Result<number, Refusal> {
-    const m = this.#m;
-    if (
-      b.kind === 'zone'
-        ? from.labels.size !== 1 || !from.labels.has(b.id)
-        : !this.#labelsOf(from).every((z) => b.nodes.includes(z.node) && b.zones.includes(z.zone))
-    ) {
-      return no('label', `pool ${b.name} may not have frames of ${a.name}: name a range`);
-    }
-    const free = Math.min(
-      givable(m, from),
-      b.ranges === undefined
-        ? Number.POSITIVE_INFINITY
-        : b.ranges.reduce((n, r) => n + freeOf(m, from, r.start, r.end), 0),
-    );
-    const floor = a.kind === 'zone' ? Math.max(0, from.watermarks.min) : a.min;
-    const room = roomOf(m, b);
-    const most = Math.max(0, Math.min(free - floor, room));
-    if (count <= most) return ok(count);
-    if (partial) return ok(most);
-    if (room < count) return no('guarantee', `pool ${b.name} has ${to.present} pages, its max is ${b.max}`);
-    if (free < count) return no('no-memory', `pool ${a.name}: ${count} pages are asked for, ${free} are free`);
-    return no('guarantee', `pool ${a.name}: ${free - count} pages would stay free, ${floor} have to`);
-  }
-
-  #labelsOf(pool: Pool): Pool[] {
-    return pool.kind === 'zone' ? [pool] : [...pool.labels.keys()].map((id) => this.#m.pools[id] as Pool);
-  }
-
-  #attrsFor(spec: PoolSpec, as: Principal): Result<{ attrs: PoolAttrs; sources: Pool[] }, Refusal> {
-    const m = this.#m;
-    const { name } = spec;
-    if (!NAME.test(name) || RESERVED_NAME.test(name)) {
-      return no(
-        'bad-argument',
-        `"${name}" is no name for a pool: a letter, then up to 63 letters, digits and _ . -; node0 and the like are taken`,
-      );
-    }
-    if (poolNamed(m, name) !== undefined) return no('pool-exists', `pool ${name} exists already`);
-    const parent = spec.parent === undefined ? undefined : poolNamed(m, spec.parent);
-    if (spec.parent !== undefined && parent === undefined) return no('no-such-pool', `there is no pool ${spec.parent}`);
-    const source = parent?.kind === 'user' ? parent : undefined;
-    if (source === undefined ? as !== ROOT : !may(source, as, 'donate')) {
-      return no('permission', `${as} may not carve pools out of ${parent?.name ?? 'zones'}`);
-    }
-    const nodes = (spec.nodes ?? parent?.nodes ?? m.nodes.slice(0, 1)).map((n) => toNodeId(n));
-    const usual: readonly ZoneIndex[] = spec.ranges === undefined ? [0, 1, 2] : [0, 1, 2, 3];
-    const zones = spec.zones?.map((z) => ZONE_NAMES.indexOf(z) as ZoneIndex) ?? parent?.zones ?? usual; // names of the type
-    const id = this.#freeId();
-    const blank: PoolAttrs = {
-      id,
-      name,
-      kind: 'user',
-      parent: parent?.name ?? `node${nodes[0]}`,
-      nodes,
-      zones,
-      ranges: spec.ranges,
-      cpus: undefined,
-      rule: spec.rule ?? '',
-      owner: as,
-      perms: new Map(),
-      priority: 0,
-      min: 0,
-      low: 0,
-      max: Number.POSITIVE_INFINITY,
-      class: 'normal',
-      state: 'active',
-      fallbacks: [],
-    };
-    const attrs = merged(m, blank, spec);
-    if (!attrs.ok) return attrs;
-    if (zones.length === 0 || zones.some((z) => z < 0)) return no('bad-argument', `pool ${name}: its zones name none`);
-    if (spec.pages !== undefined && !isCount(spec.pages))
-      return no('bad-argument', `pool ${name}: ${spec.pages} is no number of pages`);
-    return ok({ attrs: attrs.value, sources: this.#sources(attrs.value) });
-  }
-
   /** The lowest id of a pool that is dead, or a new one. */
   #freeId(): number {
     const m = this.#m;
     const dead = m.pools.findIndex((p) => p.kind === 'user' && attrsOf(m, p.id).state === 'dead');
     return dead >= 0 ? dead : m.pools.length;
   }
-
-  /** Where a pool's frames come from and go back to: its parent, or the zones of its nodes, highest first, Movable last. */
-  #sources(a: PoolAttrs): Pool[] {
-    const m = this.#m;
-    const parent = poolNamed(m, a.parent);
-    if (parent?.kind === 'user') return [m.pools[parent.id] as Pool];
-    const rank = (z: Pool): number => (z.zone === ZONE_MOVABLE ? -1 : z.zone);
-    return a.nodes.flatMap((node) =>
-      m.zones
-        .filter((z) => z.node === node && a.zones.includes(z.zone) && (parent === undefined || z.id === parent.id))
-        .sort((x, y) => rank(y) - rank(x)),
-    );
-  }
-
-  /** Frames that a source can give to a pool now: a zone keeps its min watermark, a pool its min. */
-  #spareOf(source: Pool, a: PoolAttrs): number {
-    const m = this.#m;
-    const s = attrsOf(m, source.id);
-    const all = givable(m, source);
-    const floor = s.kind === 'zone' ? Math.max(0, source.watermarks.min) : s.min;
-    const inRange = a.ranges === undefined ? all : a.ranges.reduce((n, r) => n + freeOf(m, source, r.start, r.end), 0);
-    return Math.max(0, Math.min(all - floor, inRange));
-  }
-
-  #canGive(
-    sources: readonly Pool[],
-    pages: number,
-    a: PoolAttrs,
-  ): { reason: 'no-memory'; message: string } | undefined {
-    const spare = sources.reduce((n, s) => n + this.#spareOf(s, a), 0);
-    if (spare >= pages) return undefined;
-    const names = sources.length === 0 ? 'no zone' : sources.map((s) => s.title).join(', ');
-    return { reason: 'no-memory', message: `${pages} pages are wanted, ${names} can give ${spare}` };
-  }
-
-  #carve(sources: readonly Pool[], to: Pool, pages: number, ranges: PoolAttrs['ranges']): void {
-    const m = this.#m;
-    let left = pages;
-    for (const source of sources) {
-      if (left === 0) break;
-      const take = Math.min(left, this.#spareOf(source, attrsOf(m, to.id)));
-      if (take === 0) continue;
-      moveFree(m, source, to, take, ranges);
-      this.#settled(source, to);
-      left -= take;
-    }
-  }
-
-  /** `pages` free frames go home. */
-  #giveBack(a: PoolAttrs, pool: Pool, pages: number): void {
-    const m = this.#m;
-    const parent = poolNamed(m, a.parent);
-    if (parent?.kind === 'user') {
-      const to = m.pools[parent.id] as Pool;
-      moveFree(m, pool, to, pages);
-      this.#settled(pool, to);
-      return;
-    }
-    // Lowest zones first: scarce memory goes back before plenty does.
-    let left = pages;
-    const zones = this.#labelsOf(pool).sort((x, y) => x.zone - y.zone || x.id - y.id);
-    for (const zone of zones) {
-      const ranges = this.#labelRanges(pool, zone);
-      const free = ranges.reduce((n, r) => n + freeOf(m, pool, r.start, r.end), 0);
-      const take = Math.min(left, free);
-      if (take === 0) continue;
-      // Borrowed frames are free here too, and stay.
-      const moved = moveFree(m, pool, zone, take, zones.length === 1 ? undefined : ranges);
-      this.#settled(pool, zone);
-      left -= moved.reduce((n, r) => n + r.end - r.start, 0);
-    }
-  }
-
-  /** Everything goes home, used frames where they lie. */
-  #giveAllBack(a: PoolAttrs, pool: Pool): void {
-    const m = this.#m;
-    const parent = poolNamed(m, a.parent);
-    for (const zone of this.#labelsOf(pool)) {
-      const to = parent?.kind === 'user' ? (m.pools[parent.id] as Pool) : zone;
-      for (const r of this.#labelRanges(pool, zone)) moveRange(m, pool, to, r, { used: 'donate' });
-      this.#settled(pool, to);
-    }
-  }
-
-  /** Frame numbers of a pool's frames that bear a zone's label, in runs. Cost O(pageblocks of the hull). */
-  #labelRanges(pool: Pool, zone: Pool): FrameRange[] {
-    const m = this.#m;
-    const out: { start: number; end: number }[] = [];
-    const end = Math.min(pool.base + pool.pages, m.sections.frames);
-    m.owners.forEachRun(pool.base, end, (from, to, id) => {
-      if (id !== pool.id) return;
-      for (let i = from; i < to; ) {
-        const next = Math.min(to, (i | 511) + 1);
-        const pfn = m.sections.pfnOf(i);
-        const last = out[out.length - 1];
-        if (m.owners.zoneAt(i) === zone.id) {
-          if (last !== undefined && last.end === pfn) last.end += next - i;
-          else out.push({ start: pfn, end: pfn + next - i });
-        }
-        i = next;
-      }
-    });
-    return out;
-  }
-
-  #settled(from: Pool, to: Pool): void {
-    const m = this.#m;
-    reshare(m, from, to);
-    sizePcp(m, from);
-    sizePcp(m, to);
-  }
-
-  /** Are promises larger than what there is? Nodes that share promises are looked at together. @returns a sentence */
-  #overcommitted(all: readonly PoolAttrs[], _pages: number): string | undefined {
-    const m = this.#m;
-    const masks = new Set(all.filter((a) => a.min > 0).map((a) => [...a.nodes].sort((x, y) => x - y).join(',')));
-    for (const mask of masks) {
-      const nodes = mask.split(',').map(Number);
-      const promised = all.reduce((n, a) => n + (a.nodes.every((x) => nodes.includes(x)) ? a.min : 0), 0);
-      const managed = m.zones.reduce((n, z) => n + (nodes.includes(z.node) ? zoneTotals(m, z).managed : 0), 0);
-      if (promised > managed) return `${promised} pages would be promised on node ${mask}, which has ${managed}`;
-    }
-    return undefined;
-  }
-
-  #statOf(a: PoolAttrs): PoolStat {
-    const m = this.#m;
-    const pool = m.pools[a.id] as Pool;
-    const free = pool.alloc.nrFree() + pool.alloc.pcpPages();
-    const loans = onLoan(m, a.id);
-    return {
-      name: a.name,
-      id: a.id,
-      kind: a.kind,
-      parent: a.parent,
-      class: a.class,
-      owner: a.owner,
-      priority: a.priority,
-      nodes: a.nodes,
-      zones: a.zones.map((z) => ZONE_NAMES[z] as ZoneName),
-      cpus: a.cpus,
-      rule: a.rule,
-      min: a.min,
-      low: a.low,
-      max: a.max,
-      managed: pool.managed,
-      free,
-      used: pool.managed - free - pool.alloc.nrIsolated(),
-      borrowedIn: loans.in,
-      borrowedOut: loans.out,
-      state: a.state === 'draining' ? 'draining' : 'active',
-    };
-  }
-
-  #nodeStat(node: NodeId): PoolStat {
-    const m = this.#m;
-    const mine = this.list().filter((s) => s.kind === 'zone' && s.nodes[0] === node);
-    let managed = 0;
-    let free = 0;
-    for (const z of m.zones.filter((p) => p.node === node)) managed += zoneTotals(m, z).managed;
-    for (const p of m.pools) {
-      if (p.kind === 'zone') free += p.node === node ? p.alloc.nrFree() + p.alloc.pcpPages() : 0;
-      else if (this.#labelsOf(p).every((z) => z.node === node)) free += p.alloc.nrFree() + p.alloc.pcpPages();
-      else
-        for (const z of this.#labelsOf(p))
-          if (z.node === node) free += this.#labelRanges(p, z).reduce((n, r) => n + freeOf(m, p, r.start, r.end), 0);
-    }
-    return {
-      name: `node${node}`,
-      id: -1 - node,
-      kind: 'node',
-      parent: '',
-      class: 'normal',
-      owner: ROOT,
-      priority: 0,
-      nodes: [node],
-      zones: mine.flatMap((s) => s.zones),
-      cpus: undefined,
-      rule: '',
-      min: 0,
-      low: 0,
-      max: Number.POSITIVE_INFINITY,
-      managed,
-      free,
-      used: managed - free,
-      borrowedIn: 0,
-      borrowedOut: 0,
-      state: 'active',
-    };
-  }
 }
 
-const isCount = (n: number): boolean => Number.isSafeInteger(n) && n >= 0;
+/** Both pools of a move, with their attributes. */
+type Ends = { readonly from: Pool; readonly to: Pool; readonly a: PoolAttrs; readonly b: PoolAttrs };
+
 const hex = (n: number): string => n.toString(16);
-
-/** Attributes with a change applied, or why not. */
-function merged(m: Machine, a: PoolAttrs, change: AttrChange): Result<PoolAttrs, Refusal> {
-  const bad = (why: string): { ok: false; error: Refusal } => no('bad-argument', `pool ${a.name}: ${why}`);
-  const nodes = change.nodes?.map((n) => toNodeId(n)) ?? a.nodes;
-  if (nodes.length === 0) return bad('its node mask is empty');
-  const stranger = nodes.find((n) => !m.nodes.includes(n));
-  if (stranger !== undefined) return bad(`there is no node ${stranger}`);
-  const cpus = change.cpus ?? a.cpus;
-  const all = m.spec.cpus ?? 1;
-  if (cpus !== undefined && cpus.length === 0) return bad('its CPU mask is empty');
-  const missing = cpus?.find((c) => !Number.isInteger(c) || c < 0 || c >= all);
-  if (missing !== undefined) return bad(`there is no CPU ${missing}: the machine has ${all}`);
-  const priority = change.priority ?? a.priority;
-  if (!Number.isInteger(priority) || priority < 0 || priority > 255)
-    return bad(`its priority is 0 to 255, not ${priority}`);
-  const { min = a.min, low = a.low, max = a.max } = change;
-  if (!isCount(min) || !isCount(low)) return bad(`min and low are numbers of pages, not ${min} and ${low}`);
-  if (!(max === Number.POSITIVE_INFINITY || isCount(max)) || max < min)
-    return bad(`its max, ${max}, is below its min, ${min}`);
-  const cls = change.class ?? a.class;
-  if (!POOL_CLASSES.includes(cls)) return bad(`its class is one of ${POOL_CLASSES.join(', ')}`);
-  let { perms } = a;
-  if (change.perms !== undefined) {
-    const wrong = Object.values(change.perms)
-      .flat()
-      .find((p) => !PERMS.includes(p));
-    if (wrong !== undefined) return bad(`"${wrong}" is no permission: ${PERMS.join(', ')}`);
-    perms = new Map(Object.entries(change.perms).map(([who, what]) => [who, new Set(what)]));
-  }
-  const owner = change.owner ?? a.owner;
-  if (owner === '') return bad('its owner is nobody');
-  return ok({
-    ...a,
-    nodes,
-    cpus: cpus && [...cpus].sort((x, y) => x - y),
-    priority,
-    min,
-    low,
-    max,
-    class: cls,
-    perms,
-    owner,
-  });
-}

@@ -28,6 +28,7 @@ import type { Pool } from '../pool.ts';
 import { type Refusal, refusal } from '../refusal.ts';
 import { describeLease, fittingRanges, freeToGive, roomOf, settle } from './pool-fit.ts';
 import { type FrameRange, freeOf, givable, moveFree, moveRanges, ownedRuns } from './pool-move.ts';
+import { floorOf } from './pool-promise.ts';
 import { attrsOf, hasPoolTable, leasedIn, type PoolAttrs, poolTableOf } from './pool-table.ts';
 import { relabelFree, relabelUsed } from './relabel.ts';
 
@@ -147,7 +148,7 @@ function replace(m: Machine, x: Exchange, a: PoolAttrs, block: FrameRange): Refu
 
 /** What a zone can give when the block is gone and its min watermark stays free. */
 const aboveMin = (m: Machine, zone: Pool, block: FrameRange): number =>
-  Math.max(0, givable(m, zone) - freeOf(m, zone, block.start, block.end) - Math.max(0, zone.watermarks.min));
+  Math.max(0, givable(m, zone) - freeOf(m, zone, block.start, block.end) - floorOf(m, zone));
 
 const spanOf = (zone: Pool): FrameRange[] => [{ start: zone.startPfn, end: zone.endPfn }];
 
