@@ -30,7 +30,7 @@ import { meminfoText } from './meminfo-file.ts';
 import { memoryDir } from './memory-dir.ts';
 import { nodeDir } from './node-dir.ts';
 import { kpagecountFile, kpageflagsFile } from './page-words.ts';
-import { poolsDir, showsPools } from './pools-dir.ts';
+import { listsPools, poolsDir } from './pools-dir.ts';
 import { routed } from './router.ts';
 import { sysctlVmDir } from './sysctl-dir.ts';
 import type { TreeContext } from './tree-context.ts';
@@ -93,8 +93,8 @@ function rootDir(c: TreeContext, counters: Counters): DirNode {
         mm: growingDir(
           { hugepages: hugepagesDir(c, counters) },
           {
-            names: () => (showsPools(c) ? ['pools'] : []),
-            at: (name) => (name === 'pools' && showsPools(c) ? poolsDir(c) : undefined),
+            names: () => (listsPools(c) ? ['pools'] : []),
+            at: (name) => (name === 'pools' ? poolsDir(c) : undefined), // there before it is listed: see pools-dir.ts
           },
         ),
         debug: fixedDir({

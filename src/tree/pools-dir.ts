@@ -21,7 +21,8 @@
 // class= owner= perms=alice:alloc,free;bob:alloc parent=. A refusal is its errno. Whoever writes is root. The files of a
 // zone are there to be read; a write that its verb refuses is refused. Zones have no files to be resized: 0444.
 //
-// A twin of a real machine shows the directory once it has a user pool: before, its tree is the recorded machine's.
+// The tree of a twin lists the directory once it has a user pool: before, what is listed, exported and compared is the
+// recorded machine's. It can be entered all the same, so that the first pool of a twin is made as on any machine.
 // Spec 9.A, verbs. Snook 2007: "if we put memory pool management in the kernel with some userspace hooks".
 
 import type { ErrnoName } from '#base/errno';
@@ -43,8 +44,8 @@ type Outcome = Result<unknown, Refusal> | 'EINVAL';
 
 const answer = (r: Outcome): 'ok' | ErrnoName => (r === 'EINVAL' ? r : r.ok ? 'ok' : r.error.errno);
 
-/** Is the directory there? */
-export const showsPools = ({ machine: m, base }: TreeContext): boolean =>
+/** Is the directory listed? */
+export const listsPools = ({ machine: m, base }: TreeContext): boolean =>
   base === undefined || (m.pools.length > m.zones.length && livePools(m).some((a) => a.kind === 'user'));
 
 export function poolsDir({ machine: m }: TreeContext): DirNode {
