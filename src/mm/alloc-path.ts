@@ -28,7 +28,7 @@ import { assert } from '#base/assert';
 import type { NodeId } from '#base/units';
 import { MIGRATE_CMA, MIGRATE_HIGHATOMIC, MIGRATE_MOVABLE, MIGRATE_UNMOVABLE, type MigrateType } from './geometry.ts';
 import { reserveHighAtomic, unreserveHighAtomic } from './high-atomic.ts';
-import { REQUEST_TYPE_MASK, REQUEST_ZONE_MASK, REQUEST_ZONE_SHIFT } from './holder.ts';
+import { REQUEST_TYPE_MASK, REQUEST_UNMANAGED, REQUEST_ZONE_MASK, REQUEST_ZONE_SHIFT } from './holder.ts';
 import type { Machine } from './machine.ts';
 import { ALLOC_CMA, ALLOC_HIGHATOMIC, ALLOC_KEEP_PCP, ALLOC_LAST_RESERVE, ALLOC_NOFRAGMENT } from './page-alloc.ts';
 import { ZONE_MOVABLE, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
@@ -71,7 +71,8 @@ export function takeFor(m: Machine, holder: number, order: number, options: Allo
   if (options === undefined && node <= NODE_OF_REQUEST) {
     return takeFromPool(m, m.requests[NODE_OF_REQUEST - node] as PoolRequest, order, mt, top); // a holder names a row
   }
-  if (node <= NODE_OF_REQUEST || options?.pool !== undefined) return takeForPool(m, node, order, mt, top, options);
+  if (node <= NODE_OF_REQUEST || options?.pool !== undefined)
+    return takeForPool(m, holder, node, order, mt, top, options);
   if (options !== undefined) return takeWith(m, order, { mt, top: top as ZoneIndex, node }, options); // two bits
   const list = node < 0 ? (m.zonelists[top] as Int32Array) : m.zonelist(node as NodeId, top as ZoneIndex);
   const index = takeFrames(m, list, order, mt, top);
@@ -81,6 +82,7 @@ export function takeFor(m: Machine, holder: number, order: number, options: Allo
 /** A request that names a pool. What else it says of zones must allow the pool's frames. */
 function takeForPool(
   m: Machine,
+  holder: number,
   node: number,
   order: number,
   mt: number,
@@ -93,6 +95,14 @@ function takeForPool(
     options?.topZone ?? (options?.movable === undefined ? top : options.movable ? ZONE_MOVABLE : ZONE_NORMAL);
   const request = m.requests[row];
   assert(request !== undefined, 'no such pool request', { row });
+  if (((m.holders.request[holder] as number) & REQUEST_UNMANAGED) !== 0) {
+    // A balloon takes frames out of what is managed; a pool's frames all are.
+    m.lastRefusal = refusal(
+      'bad-argument',
+      `${m.holders.specs[holder]?.class} frames are not managed: no pool has them`,
+    );
+    return -1;
+  }
   return takeFromPool(m, request, order, type, highest);
 }
 

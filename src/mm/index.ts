@@ -64,6 +64,31 @@ export {
 export type { PageState, PageStateOf } from './page-state.ts';
 export type { Pool } from './pool.ts';
 export type { AllocSetSpec, SetMember, SetRefusal } from './pools/alloc-set.ts';
+export {
+  type ChunkCosts,
+  chunkCosts,
+  HISTOGRAM_LABELS,
+  setChunkSettings,
+} from './pools/chunk-cost.ts';
+export { evacuateCheapest, evacuateChunk } from './pools/evacuate.ts';
+export {
+  allocByPolicy,
+  type Mempolicy,
+  mempolicyOf,
+  pagesByPool,
+  type Settled,
+  setMempolicy,
+  settleByPolicy,
+} from './pools/mempolicy.ts';
+export {
+  type GroupMove,
+  type GroupSpec,
+  type GroupUsage,
+  type LimitChange,
+  type MemberUsage,
+  PoolGroups,
+  poolGroups,
+} from './pools/pool-group.ts';
 export type { BorrowSpec, GivenBack } from './pools/pool-lease.ts';
 export {
   type FallbackEdge,

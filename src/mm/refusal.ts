@@ -33,6 +33,7 @@
 //   not-poisoned     EBUSY    unpoison of a page without a hardware error, or still in use  spec 3.5
 //   failure          EBUSY    a memory failure that was ignored, or could not be contained  spec 3.5
 //   no-such-pool     ENOENT   no pool has this name                                       spec 9.A
+//   no-such-lease    ENOENT   no lease has this number                                    spec 9.A, semantics 4
 //   pool-exists      EEXIST   a pool has this name already                                spec 9.A
 //   permission       EPERM    the principal may not do this to the pool                   spec 9.A
 //   not-owner        EACCES   only the owner and root change a pool's attributes          spec 9.A
@@ -112,6 +113,7 @@ export type RefusalReason =
   | 'not-poisoned'
   | 'failure'
   | 'no-such-pool'
+  | 'no-such-lease'
   | 'pool-exists'
   | 'permission'
   | 'not-owner'
@@ -163,6 +165,7 @@ export const ERRNO_OF: Readonly<Record<RefusalReason, ErrnoName>> = Object.freez
   'not-poisoned': 'EBUSY',
   failure: 'EBUSY',
   'no-such-pool': 'ENOENT',
+  'no-such-lease': 'ENOENT',
   'pool-exists': 'EEXIST',
   permission: 'EPERM',
   'not-owner': 'EACCES',

@@ -194,7 +194,7 @@ describe('a lease ends', () => {
     expect(must(p.reclaim(id))).toEqual({ pages: 1500, left: 0, blockers: [] });
     expect([managed(p, 'web'), managed(p, 'batch'), p.leases().length]).toEqual([2048, 0, 0]);
     expect(m.vmstat.pgmigrate_success).toBe(0);
-    expect(why(p.reclaim(id))).toBe('ENOENT no-such-pool');
+    expect(why(p.reclaim(id))).toBe('ENOENT no-such-lease');
   });
 
   it('LE6 used frames return after their contents moved within the borrower, with holder and index', () => {

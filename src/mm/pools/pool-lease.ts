@@ -162,7 +162,7 @@ export function giveBack(
 ): Result<GivenBack, Refusal> {
   const table = poolTableOf(m);
   const lease = table.leases.get(id);
-  if (lease === undefined) return no('no-such-pool', `there is no lease ${id}`);
+  if (lease === undefined) return no('no-such-lease', `there is no lease ${id}`);
   const a = attrsOf(m, lease.from);
   const b = attrsOf(m, lease.to);
   if (as !== lease.principal && !may(a, as, 'donate') && !may(b, as, 'donate')) {
