@@ -78,6 +78,12 @@ export class FrameOwners {
     this.owner[block] = id;
   }
 
+  /** Has the pool a frame of the pageblock? Cost O(1), O(512) for one that pools share. */
+  has(block: number, id: number): boolean {
+    const owner = this.owner[block] as number;
+    return owner === MIXED ? (this.mixed.get(block)?.includes(id) ?? false) : owner === id;
+  }
+
   /** Ids of the pools that have frames in [start, end), ascending. Cost O(pageblocks). */
   ownersIn(start: number, end: number): number[] {
     const ids = new Set<number>();

@@ -225,7 +225,7 @@ export function moveRanges(
   options: MoveRangeOptions,
 ): { pages: number } | Refusal {
   const runs = ranges.flatMap((r) => denseRuns(m, r.start, r.end));
-  const refused = onLoan(m, from, ranges) ?? shut(m, from, to, runs) ?? inTheWay(m, from, runs, options.used);
+  const refused = onLoan(m, from, ranges) ?? shut(m, from, to, runs) ?? inTheWay(m, from, to, runs, options.used);
   if (refused !== undefined) return refused;
 
   from.alloc.disable(); // what a migration leaves is to be found at once
@@ -305,6 +305,7 @@ function shut(m: Machine, from: Pool, to: Pool, runs: readonly FrameRange[]): Re
 function inTheWay(
   m: Machine,
   from: Pool,
+  to: Pool,
   runs: readonly FrameRange[],
   used: MoveRangeOptions['used'],
 ): Refusal | undefined {
@@ -315,7 +316,8 @@ function inTheWay(
       const pages = 1 << a.order;
       const moves = mobility === 'lru' || mobility === 'driver';
       let cause: BlockerCause | undefined;
-      if (!managed) cause = 'reserved';
+      if (!managed && (used !== 'donate' || to.kind === 'user'))
+        cause = 'reserved'; // a zone takes back whatever bears its label
       // One that reaches out of the run: its other frames would be cut off.
       else if (a.head < run.start || a.head + pages > run.end) cause = 'unmovable';
       else if (used === 'refuse' || (used === 'evacuate' && !moves)) cause = 'unmovable';

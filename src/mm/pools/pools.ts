@@ -226,6 +226,8 @@ export class Pools {
       'range' in what
         ? [what.range]
         : [...new Set(what.chunks)].map((c) => ({ start: c * CHUNK_PAGES, end: (c + 1) * CHUNK_PAGES }));
+    const half = 'chunks' in what ? what.chunks.find((c) => !isCount(c)) : undefined;
+    if (half !== undefined) return no('bad-argument', `${half} is no chunk`);
     const none = ranges.find((r) => !isRange(r));
     if (none !== undefined) return no('bad-argument', `${none.start}-${none.end} is no range of frames`);
     const misfit = ranges.find((r) => !this.#fits(b, r));

@@ -20,19 +20,24 @@ import {
   PAGEBLOCK_ORDER,
   PAGEBLOCK_PAGES,
 } from '../geometry.ts';
+import type { HolderSpec } from '../holder.ts';
 import type { Machine } from '../machine.ts';
-import type { ZoneIndex } from '../page-class.ts';
+import { CLASS_TRAITS, type ZoneIndex } from '../page-class.ts';
 import type { Pool } from '../pool.ts';
 import { poolTableOf } from './pool-table.ts';
 
-/** Frames [start, end) of the dense index, all of `from`, are `to`'s from now on: owners and counters only. */
-function passOn(m: Machine, from: Pool, to: Pool, start: number, end: number): void {
+/**
+ * Frames [start, end) of the dense index, all of `from`, are `to`'s from now on: owners and counters only.
+ *
+ * @param managed  how many of them are: all, or none (a device has taken them out of use, and nobody manages them)
+ */
+function passOn(m: Machine, from: Pool, to: Pool, start: number, end: number, managed = end - start): void {
   m.owners.setOwner(start, end, to.id);
   const pages = end - start;
   from.present -= pages;
-  from.managed -= pages;
+  from.managed -= managed;
   to.present += pages;
-  to.managed += pages;
+  to.managed += managed;
   for (let i = start; i < end; ) {
     const zone = m.owners.zoneAt(i);
     let next = (i | (PAGEBLOCK_PAGES - 1)) + 1;
@@ -76,8 +81,7 @@ export function unifyTypes(m: Machine, pool: Pool): void {
 function bringTypes(m: Machine, from: Pool, to: Pool, start: number, end: number): void {
   const first = start - (start % PAGEBLOCK_PAGES);
   for (let i = first; i < end; i += PAGEBLOCK_PAGES) {
-    const owner = m.owners.owner[i >>> PAGEBLOCK_ORDER];
-    if (owner !== from.id && m.owners.ownersIn(i, i + PAGEBLOCK_PAGES).includes(to.id)) continue;
+    if (m.owners.has(i >>> PAGEBLOCK_ORDER, to.id)) continue;
     const theirs = from.alloc.area.typeOf(i - from.base);
     assert(theirs !== MIGRATE_ISOLATE, 'frames of an isolated pageblock cannot change their pool', { index: i });
     const type = hasOneType(to) && theirs < NR_PCP_TYPES ? MIGRATE_MOVABLE : theirs;
@@ -103,5 +107,7 @@ export function relabelFree(m: Machine, from: Pool, to: Pool, start: number, end
 export function relabelUsed(m: Machine, from: Pool, to: Pool, head: number, order: number): void {
   to.widen(head, head + (1 << order), m.sections.frames);
   bringTypes(m, from, to, head, head + (1 << order));
-  passOn(m, from, to, head, head + (1 << order));
+  const holder = m.holders.holderOf(m.sections.ownerAt(head));
+  const { managed } = CLASS_TRAITS[(m.holders.specs[holder] as HolderSpec).class];
+  passOn(m, from, to, head, head + (1 << order), managed ? 1 << order : 0);
 }
