@@ -4,16 +4,17 @@
 //   create      carves frames out of zones or of a parent pool              EEXIST EINVAL EPERM ENOSPC ENOMEM ENOENT EXDEV
 //   destroy     gives all frames back to where they were carved from        EBUSY EPERM ENOENT
 //   resize      more frames from there, or fewer                            ENOSPC ENOMEM EBUSY EPERM
-//   move        frames from pool to pool: a count, a range, chunks          EPERM EXDEV EBUSY ENOSPC ENOMEM
-//   setattr     owner, permissions, priority, min, low, max, masks          EACCES EINVAL ENOSPC EXDEV
+//   move        frames from pool to pool: a count, a range, chunks          EPERM EXDEV EBUSY ENOSPC ENOMEM EINVAL
+//   setattr     owner, permissions, priority, min, low, max, masks          EACCES EINVAL ENOSPC EXDEV EBUSY
 //   setFallback where requests go when the pool is empty                    EACCES EINVAL ENOENT
-//   alloc free  frames, as a principal                                      EPERM ENOMEM
+//   alloc free  frames, as a principal                                      EPERM ENOMEM EINVAL
 //   allocSet    one allocation on each of several nodes (alloc-set.ts)      ENOMEM EPERM EINVAL ENOENT
 //   revoke      pages of an opportunistic pool for the host (revoke.ts)     ETIMEDOUT EBUSY EPERM ENOSPC EXDEV
 //   stat list   numbers                                                     ENOENT
 //
 //   borrow      a lease of free frames of another pool                      EPERM ENOSPC ENOMEM EXDEV EINVAL ENOENT
 //   reclaim     ends a lease (pool-lease.ts)                                EBUSY EPERM ENOSPC ENOENT
+//
 //   where            what                                        where            what
 //   pool-attrs.ts    attributes, what contradicts itself         pool-move.ts     frames change their pool
 //   pool-promise.ts  how much a pool may give                    pool-stat.ts     numbers
