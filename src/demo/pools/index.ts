@@ -6,10 +6,23 @@
 import { containers } from './containers.ts';
 import type { PoolDemo } from './demo.ts';
 import { embedded } from './embedded.ts';
+import { fragmentation } from './fragmentation.ts';
 import { numaPolicy } from './numa-policy.ts';
+import { paravirt } from './paravirt.ts';
 import { preallocation } from './preallocation.ts';
+import { realtime } from './realtime.ts';
+import { replication } from './replication.ts';
 
 export type { DemoResult, PoolDemo } from './demo.ts';
 
 /** In the mail's order; names are unique (src/demo/pools/index.test.ts). */
-export const POOL_DEMOS: readonly PoolDemo[] = Object.freeze([preallocation, containers, numaPolicy, embedded]);
+export const POOL_DEMOS: readonly PoolDemo[] = Object.freeze([
+  preallocation,
+  containers,
+  replication,
+  numaPolicy,
+  realtime,
+  embedded,
+  fragmentation,
+  paravirt,
+]);
