@@ -1,6 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { toBlockId, toOrder, toPfn } from '#base/units';
+import { type Pfn, toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
+import { Machine } from '../machine.ts';
+import { simpleSpec } from '../machine-spec.ts';
 import { softOffline } from '../memory-failure.ts';
+import type { Pool } from '../pool.ts';
 import { BASE, BLOCK, boot, holderOf, must, nodesOf, ownersOf, poolOf, take } from './pools.cases.ts';
 import { pools } from './pools.ts';
 
@@ -44,6 +47,27 @@ describe('where frames come from, and go back to', () => {
     must<unknown>(verb === 'resize' ? p.resize('child', 0) : p.destroy('child'));
     expect(poolOf(m, 'parent').managed).toBe(1000);
     expect((m.zones[0]?.alloc.nrFree() ?? 0) + 1000).toBe(free);
+    expect(m.check()).toEqual([]);
+  });
+
+  it('PL12 a parent keeps its min free, a zone its min watermark', () => {
+    const m = Machine.boot(simpleSpec(2 ** 32, { code: 'shared' }));
+    const p = pools(m);
+    const zone = m.poolNamed(toNodeId(0), 'DMA32') as Pool;
+    const kept = zone.watermarks.min;
+    expect(kept).toBeGreaterThan(100);
+    must(p.create({ name: 'parent', pages: 1000, min: 300 }));
+    expect(p.create({ name: 'child', parent: 'parent', pages: 701 })).toMatchObject({
+      ok: false,
+      error: { errno: 'ENOMEM' },
+    });
+    must(p.create({ name: 'child', parent: 'parent', pages: 700 }));
+    const most = zone.alloc.nrFree() + zone.alloc.pcpPages() - zone.watermarks.min;
+    expect(p.create({ name: 'x', zones: ['DMA32'], pages: most + 1 })).toMatchObject({
+      ok: false,
+      error: { errno: 'ENOMEM' },
+    });
+    must(p.create({ name: 'x', zones: ['DMA32'], pages: most }));
     expect(m.check()).toEqual([]);
   });
 
@@ -132,6 +156,34 @@ describe('where frames come from, and go back to', () => {
     expect(r).toMatchObject({ ok: false, error: { errno: 'ENOMEM', message: expect.stringMatching(/nowhere to go/) } });
     expect(ownersOf(m)).toEqual(owners);
     expect(m.check()).toEqual([]);
+  });
+
+  it('PL14 what moved before a page that did not is the pool’s again', () => {
+    const m = boot();
+    const p = pools(m);
+    must(p.create({ name: 'a', pages: 4096 }));
+    must(p.create({ name: 'b', pages: 0 }));
+    const singles = take(m, holderOf(m, 'a'), 1500);
+    const [huge] = take(m, holderOf(m, 'a', 'hugetlb'), 1, 9) as [Pfn]; // moves as a whole, to a run of its order
+    const rest = take(m, holderOf(m, 'a', 'file'), 4096);
+    const block = Math.floor(huge / 512);
+    const outside = rest.filter((pfn) => Math.floor(pfn / 512) !== block);
+    outside.forEach((pfn, k) => void (k % 2 === 0 && m.free(pfn))); // no such run is left
+    const near = singles.find((pfn) => Math.floor(pfn / 1024) === Math.floor(huge / 1024)) ?? (singles[0] as Pfn);
+    const owners = ownersOf(m);
+    const used = must(p.stat('a')).used;
+    const chunks = [...new Set([Math.floor(near / 1024), Math.floor(huge / 1024)])];
+    const range = { start: toPfn(huge - 40), end: toPfn(huge + 512) };
+    for (const what of [{ range }, { chunks: chunks.slice(0, 1) }]) {
+      const r = p.move('a', 'b', what, { used: 'evacuate' });
+      expect(r.ok).toBe(false);
+      expect(ownersOf(m)).toEqual(owners);
+      expect(must(p.stat('a')).used).toBe(used);
+      expect(m.check()).toEqual([]);
+    }
+    expect(p.move('a', 'b', { range }, { used: 'evacuate' })).toMatchObject({
+      error: { reason: 'pool-busy', blockers: [{ startPfn: huge, cause: 'no-target' }] },
+    });
   });
 
   it('PL14 by count from a pool of several nodes: frames that the other may have, or EXDEV', () => {

@@ -156,6 +156,39 @@ describe('the way back', () => {
     }
   });
 
+  it('PL18 a pool that was short of frames meanwhile is as large as before, whatever others took; a dead one gets none', () => {
+    for (const end of ['cancel', 'others took some', 'destroyed'] as const) {
+      const m = boot(1, 2);
+      const p = pools(m);
+      must(p.create({ name: 'a', pages: 40000 }));
+      const work = m.beginOffline(blockOf(m.sections.pfnOf(poolOf(m, 'a').base)));
+      while (work.stage !== 'isolate') work.step();
+      expect(must(p.stat('a')).managed).toBe(BLOCK); // all that is to be had elsewhere
+      const rest = m.addHolder({ class: 'slab', name: 'the rest of the system' });
+      if (end === 'others took some') expect(take(m, rest, BLOCK - 10000).length).toBe(BLOCK - 10000);
+      if (end === 'destroyed') must(p.destroy('a'));
+      work.cancel();
+      if (end !== 'destroyed') expect(must(p.stat('a')).managed).toBe(40000);
+      expect(m.check()).toEqual([]);
+    }
+  });
+
+  it('PL18 a pool that was short of frames, and that others filled meanwhile, stays below its max', () => {
+    const m = boot(1, 2);
+    const p = pools(m);
+    must(p.create({ name: 'a', pages: 40000, max: 40000 }));
+    const rest = take(m, m.addHolder({ class: 'slab', name: 'the rest of the system' }), 10000);
+    const work = m.beginOffline(blockOf(m.sections.pfnOf(poolOf(m, 'a').base)));
+    while (work.stage !== 'isolate') work.step();
+    const { managed } = must(p.stat('a'));
+    expect(managed).toBe(BLOCK - 10000);
+    for (const pfn of rest) m.free(pfn);
+    must(p.resize('a', managed + 10000));
+    work.cancel();
+    expect(must(p.stat('a')).managed).toBe(40000);
+    expect(m.check()).toEqual([]);
+  });
+
   it('PL18 a pool that others shrank or filled meanwhile keeps what they did, and its max', () => {
     for (const pages of [4000, 5000, 2000]) {
       const { m, block } = world();

@@ -172,10 +172,9 @@ function takeBack(m: Machine, { pool, zone, gave, got }: Exchange): void {
   const inUse = mine - kept.reduce((n, k) => n + freeIn(m, pool, k.runs), 0);
   const given = gave.flatMap((r) => ownedRuns(m, zone, r));
   const gone = sizeOf(gave) - gave.reduce((n, r) => n + sizeOf(ownedRuns(m, pool, r)), 0);
-  const shrunk = gone - got.reduce((n, g) => n + sizeOf(g.ranges), 0);
+  const shrunk = Math.min(gone - got.reduce((n, g) => n + sizeOf(g.ranges), 0), roomOf(m, a)); // others may have filled it
   // It is to have `shrunk` frames more than now: each frame of the block beyond that is for one that it got instead.
-  const room = roomOf(m, a) + mine - inUse;
-  const back = relabelSome(m, zone, pool, given, Math.min(shrunk + mine - inUse, room));
+  const back = relabelSome(m, zone, pool, given, shrunk + mine - inUse);
   let surplus = Math.max(0, Math.min(mine - inUse, back - shrunk));
   for (const { from, runs } of kept) {
     surplus -= relabelSome(m, pool, from, runs, surplus);
