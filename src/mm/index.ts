@@ -112,6 +112,7 @@ export {
   Pools,
   pools,
 } from './pools/pools.ts';
+export { type Replicas, replicas } from './pools/replica.ts';
 export type { Revoked, RevokeSpec } from './pools/revoke.ts';
 export { setPageState } from './pools/shed.ts';
 export { type Blocker, type BlockerCause, ERRNO, type ErrnoName, type Refusal, type RefusalReason } from './refusal.ts';
