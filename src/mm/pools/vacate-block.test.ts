@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type Pfn, toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
-import { allocContigPages } from '../contig-alloc.ts';
+import { allocContigPages, allocContigRange, freeContigRange } from '../contig-alloc.ts';
 import { HUGE_2M } from '../hugetlb.ts';
 import { setNrHugepages } from '../hugetlb-resize.ts';
 import type { Machine } from '../machine.ts';
@@ -258,6 +258,23 @@ describe('others that take frames', () => {
     must(allocContigPages(m, 512, { holder, node: toNodeId(0) }));
     expect(ownersOf(m)).toEqual(before);
     expect(must(pools(m).stat('a'))).toMatchObject({ managed: 3 * BLOCK, used: 0 });
+    expect(m.check()).toEqual([]);
+  });
+
+  it('PL19 frames that a device took out of use inside a pool are its own, unmanaged, and go home when it ends', () => {
+    const m = boot();
+    const p = pools(m);
+    must(p.create({ name: 'a', pages: 8192 }));
+    const start = m.sections.pfnOf(poolOf(m, 'a').base);
+    const device = m.addHolder({ class: 'unplugged', name: 'a device' });
+    must(allocContigRange(m, start, toPfn(start + 1024), { holder: device }));
+    expect(poolOf(m, 'a')).toMatchObject({ present: 8192, managed: 8192 - 1024 });
+    expect(m.check()).toEqual([]);
+    must(p.destroy('a', { drain: true }));
+    expect(m.zones[0]).toMatchObject({ present: 4 * BLOCK, managed: 4 * BLOCK - 1024 });
+    expect(m.check()).toEqual([]);
+    freeContigRange(m, start, toPfn(start + 1024));
+    expect(m.zones[0]).toMatchObject({ managed: 4 * BLOCK });
     expect(m.check()).toEqual([]);
   });
 
