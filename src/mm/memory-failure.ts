@@ -334,7 +334,10 @@ function softUsed(w: Work, use: Extract<Use, { use: 'page' }>): Result<FailureRe
     return ok(report(pfn, 'taken', { lost: takeUsed(m, pfn) }));
   }
   const pool = m.zoneAt(head) as Pool; // the frame is online
-  const targets = m.zonelist(pool.node, pool.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL);
+  const own = m.poolAt(head) as Pool; // as above
+  const list = m.zonelist(pool.node, pool.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL);
+  // What a pool has stays in it while it has room.
+  const targets = own.kind === 'user' ? Int32Array.of(own.id, ...list) : list;
   const before = m.vmstat.pgmigrate_success;
   // A fresh page of 1 GiB is never made to move one (Linux: alloc_migrate_hugetlb_folio() has none, ENOMEM).
   const outcome = use.cls === 'gigantic' ? 'no-target' : migrateWithPools(m, head, targets);

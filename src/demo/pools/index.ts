@@ -5,6 +5,8 @@
 
 import { containers } from './containers.ts';
 import type { PoolDemo } from './demo.ts';
+import { dmaLocality } from './dma-locality.ts';
+import { dmaRules } from './dma-rules.ts';
 import { embedded } from './embedded.ts';
 import { fragmentation } from './fragmentation.ts';
 import { numaPolicy } from './numa-policy.ts';
@@ -17,6 +19,8 @@ export type { DemoResult, PoolDemo } from './demo.ts';
 
 /** In the mail's order; names are unique (src/demo/pools/index.test.ts). */
 export const POOL_DEMOS: readonly PoolDemo[] = Object.freeze([
+  dmaRules,
+  dmaLocality,
   preallocation,
   containers,
   replication,
