@@ -11,7 +11,7 @@
 //   3      C3 frame <-> holder is a bijection (H1-H3); C4 contents are where           O(frames of sections in use)
 //             their holder looks for them; C6 pools of huge pages, poisoned frames
 //             and CMA areas agree with the frames that they name; C8 chunk costs
-//             equal a recount, where somebody asked for them; C9 replicated pages
+//             equal a recount, where somebody asked for them; C9 replicated pages, DMA pools
 //
 // Callable by users at any time. An empty list means sound. Every rule here has a test that breaks the tables and sees
 // the rule speak (check.test.ts).
@@ -26,6 +26,7 @@ import { BLOCK_OFFLINE } from './memory-block.ts';
 import { checkPoison } from './memory-failure.ts';
 import { checkPools } from './pools/check-pools.ts';
 import { checkChunkCosts } from './pools/chunk-cost.ts';
+import { checkDma } from './pools/dma-pools.ts';
 import { hasPoolTable } from './pools/pool-table.ts';
 import { checkReplicas } from './pools/replica.ts';
 import { FREE_SLOT, KIND_ABSENT, KIND_HEAD0, KIND_MASK, KIND_NONE, KIND_TAIL, TAG_SHIFT } from './section.ts';
@@ -47,7 +48,7 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
   if (level >= 2) checkFrames(m, v);
   if (level >= 3) checkHolders(m, v, tagged);
   if (level >= 3) for (const s of checkChunkCosts(m)) v.add('C8', s);
-  if (level >= 3) for (const s of checkReplicas(m)) v.add('C9', s);
+  if (level >= 3) for (const s of [...checkReplicas(m), ...checkDma(m)]) v.add('C9', s);
   if (level >= 3) for (const s of [...checkHugetlb(m), ...checkPoison(m), ...checkCma(m)]) v.add('C6', s);
   return v.list;
 }

@@ -70,6 +70,9 @@ export {
   HISTOGRAM_LABELS,
   setChunkSettings,
 } from './pools/chunk-cost.ts';
+export { type DmaModule, type DmaModuleSpec, loadedModules, loadModule, unloadModule } from './pools/dma-module.ts';
+export { type DmaPools, type DmaRef, dmaPools } from './pools/dma-pools.ts';
+export type { DmaRule } from './pools/dma-rule.ts';
 export { evacuateCheapest, evacuateChunk } from './pools/evacuate.ts';
 export {
   allocByPolicy,

@@ -347,7 +347,7 @@ export class DmaPools {
       return no('pool-busy', `${name}: ${pool.managed - pool.alloc.nrFree()} of its pages are not free`);
     }
     const had = freeExtents(m, pool);
-    const pages = Math.max(1, this.#promised(row) + more);
+    const pages = Math.max(1, this.#promised(row, more));
     const memory = dmaMemory(m, row.form, {
       what: 'vacatable',
       own: had,
@@ -367,6 +367,7 @@ export class DmaPools {
       const mine = leaving.flatMap((e) => labelledBy(m, zone, e));
       if (mine.length > 0) returnExtents(m, pool, zone, mine);
     }
+    this.#writeAttrs(row);
     if (wanted.length > 0) m.emit({ type: 'pool', verb: 'rebase', pool: name, pages });
     return ok(row.window);
   }
@@ -417,11 +418,8 @@ export class DmaPools {
   }
 
   /** Pages that the pool has to have. */
-  #promised(row: PoolRow): number {
-    return Math.max(
-      row.kept,
-      this.#refsOf(row).reduce((n, r) => n + Math.max(r.min, r.live), 0),
-    );
+  #promised(row: PoolRow, more = 0): number {
+    return Math.max(row.kept, this.#refsOf(row).reduce((n, r) => n + Math.max(r.min, r.live), 0) + more);
   }
 
   /** The window that a device's other references with this rule lie in. */
@@ -457,7 +455,7 @@ export class DmaPools {
     const pool = m.pools[row.id] as Pool;
     const form = growthForm(asked.form, row);
     const own = freeExtents(m, pool);
-    const lacking = Math.max(0, this.#promised(row) + asked.min - pool.managed);
+    const lacking = Math.max(0, this.#promised(row, asked.min) - pool.managed);
     const want: DmaWant = { pages: Math.max(1, lacking), buffers: asked.buffers, own, pageState: this.#pageState };
     if (lacking === 0 && canHold(form, own, asked.buffers)) {
       const rank = how === 'shared' ? { distance: 0, tier: 0 } : rankOf(m, asked.form, own);

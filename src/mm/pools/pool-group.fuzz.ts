@@ -151,5 +151,7 @@ function kept(
 }
 
 describe('random groups', () => {
-  it.each([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])('PG12 accounts, limits and moves, seed %i', (seed) => run(seed, 150));
+  it.each([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])('PG12 accounts, limits and moves, seed %i', (seed) =>
+    run(seed, 150),
+  );
 });
