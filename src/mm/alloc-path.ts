@@ -19,7 +19,8 @@
 //   atomic         a half, then a quarter; does not wait  GFP_ATOMIC: interrupts
 //   oom-victim     a half                                 a process that is being killed, so that it can end
 //
-// Linux would reclaim and compact in between; without either, `last` is what remains of direct reclaim (spec 2.8).
+// Linux reclaims and compacts in between: whoever does that here stands in Machine.slowPath and is asked between `slow` and
+// `last`; without, `last` is what remains of direct reclaim (spec 2.8).
 //
 // Follows Linux v6.12 mm/page_alloc.c: get_page_from_freelist(), __zone_watermark_ok(), gfp_to_alloc_flags(),
 // alloc_flags_nofragment(), __alloc_pages_slowpath(), zone_statistics() (spec 2.2, 2.5 to 2.9).
@@ -56,6 +57,25 @@ export type AllocOptions = {
   /** A row of Machine.requests: the pool to take from, and as whom (pools/request.ts). Default: the holder's. */
   readonly pool?: number;
 };
+
+/** What a request asks for, whose pools have nothing above min. */
+export type SlowRequest = {
+  /** Pools it may use, in order. */
+  readonly list: Int32Array;
+  readonly order: number;
+  readonly migratetype: MigrateType;
+  /** Its highest zone. */
+  readonly topZone: ZoneIndex;
+};
+
+/**
+ * Direct compaction, direct reclaim: makes room, if it can. It may take the frames that it made for the request at once
+ * (spec 2.11, capture), so that nobody is faster.
+ *
+ * @returns PageIndex of 2^order frames taken for the request; 'retry' = there may be some now; 'failed'. What it calls must
+ *          not ask the slow path again.
+ */
+export type SlowPath = (m: Machine, request: SlowRequest) => number | 'retry' | 'failed';
 
 // Marks of a pool by pass, see Pool.marks.
 const LOW = 0;
@@ -259,6 +279,12 @@ function slowPath(m: Machine, list: Int32Array, order: number, mt: number, top: 
   let i = fromFreelists(m, list, order, mt, top, MIN, flags, rights);
   if (i >= 0 || rights === 'atomic') return i >= 0 ? i : withoutCare(m, list, order, mt, top, flags, rights);
 
+  if (m.slowPath !== undefined) {
+    const made = m.slowPath(m, { list, order, migratetype: mt as MigrateType, topZone: top as ZoneIndex }); // one of three
+    if (typeof made === 'number') return made;
+    if (made === 'retry') i = fromFreelists(m, list, order, mt, top, MIN, flags, rights);
+    if (i >= 0) return i;
+  }
   let drained = 0;
   for (const p of m.zones) drained += p.alloc.drain();
   if (preferred.kind === 'user') drained += preferred.alloc.drain();

@@ -23,6 +23,7 @@
 
 import { assert } from '#base/assert';
 import { type HolderId, toHolderId } from '#base/units';
+import type { KernelClass } from './kernel-class.ts';
 import { CLASS_TRAITS, PAGE_CLASSES, type PageClass } from './page-class.ts';
 
 /** Fields of Holders.request. */
@@ -52,6 +53,10 @@ export type HolderSpec = {
   readonly name: string;
   /** Node that its allocations prefer; -1 = none. */
   readonly node: number;
+  /** False: no process has its pages in its page tables, so that clean ones may be dropped. Default: by class (page-state.ts). */
+  readonly mapped?: boolean;
+  /** How remapping moves its pages, where the class alone does not say (kernel-class.ts). */
+  readonly kernel?: KernelClass;
 };
 
 export class Holders {

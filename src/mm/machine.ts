@@ -25,7 +25,7 @@ import {
   toOrder,
   toPfn,
 } from '#base/units';
-import { type AllocOptions, takeFor } from './alloc-path.ts';
+import { type AllocOptions, type SlowPath, takeFor } from './alloc-path.ts';
 import { addPools, bootFrames, bootPools, layOut, poolLike, systemRam } from './boot.ts';
 import { bootHugepages } from './boot-hugepages.ts';
 import { type BootParams, bootParamsOf, hotplugSettingsOf } from './boot-params.ts';
@@ -34,7 +34,7 @@ import { declareCma } from './cma.ts';
 import { digestOf } from './digest.ts';
 import type { LogLine, MachineEvent } from './events.ts';
 import { FrameOwners } from './frame-owners.ts';
-import type { FrameWatch } from './frame-watch.ts';
+import type { DisplacedTable, FrameWatch } from './frame-watch.ts';
 import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION } from './geometry.ts';
 import { type HolderSpec, Holders, REQUEST_UNMANAGED } from './holder.ts';
 import { Hotplug } from './hotplug.ts';
@@ -58,7 +58,12 @@ import {
   KIND_MASK,
   KIND_NONE,
   KIND_TAIL,
+  META_DIRTY,
+  META_DISPLACED,
   META_PINNED,
+  META_STATE,
+  META_UNEVICTABLE,
+  META_WRITEBACK,
   Sections,
   TAG_BITS,
   TAG_SHIFT,
@@ -108,7 +113,7 @@ export type Snapshot = { readonly image: Machine };
 /** What the tables say a frame's contents are worth: set when it is handed out, carried along by every move. */
 export const tagOf = (slot: number): number => {
   const x = Math.imul(slot ^ (slot >>> 15), 0x2c1b3c6d);
-  return ((x ^ (x >>> 12)) & ((1 << TAG_BITS) - 1)) | 1;
+  return 1 + ((x >>> 12) % ((1 << TAG_BITS) - 1));
 };
 
 export class Machine {
@@ -133,6 +138,12 @@ export class Machine {
   requests: readonly PoolRequest[] = [];
   /** Told of every change of a frame; one at most. Not copied to forks. */
   frameWatch: FrameWatch | undefined;
+  /** Where the virtual addresses of displaced allocations are (kremap/). Forks have their own copy. */
+  displaced: DisplacedTable | undefined;
+  /** Asked by a request that found nothing above min, before it gives up. Not copied to forks. */
+  slowPath: SlowPath | undefined;
+  /** Asked at each named step that can fail in the world: true makes it fail. For tests and worlds. Not copied to forks. */
+  faultAt: ((point: string) => boolean) | undefined;
   /** Counters by Linux's name, where it has one. */
   readonly vmstat = {
     pgmigrate_success: 0,
@@ -231,9 +242,8 @@ export class Machine {
 
   // ------------------------------------------------------------------------------------------- request and return
 
-  addHolder(spec: { class: PageClass; name: string; node?: NodeId }): HolderId {
-    const full: HolderSpec = { class: spec.class, name: spec.name, node: spec.node ?? -1 };
-    return this.holders.add(full);
+  addHolder(spec: Omit<HolderSpec, 'node'> & { node?: NodeId }): HolderId {
+    return this.holders.add({ ...spec, node: spec.node ?? -1 });
   }
 
   /**
@@ -268,10 +278,18 @@ export class Machine {
     return toHolderId(holder);
   }
 
-  /** An allocation becomes 2^order allocations of one frame, in place, with its contents. Used by migrate.ts only. */
+  /**
+   * An allocation becomes 2^order allocations of one frame, in place, with its contents and what is said of it. Used by
+   * migrate.ts only. A displaced one stays whole: kremap/ moves it as such.
+   */
   divide(head: number, order: number): void {
+    const state = this.sections.metaAt(head) & META_STATE;
+    assert((state & META_DISPLACED) === 0, 'a displaced allocation is not divided', { head, order });
     const holder = this.unhold(head, order);
-    for (let i = head; i < head + (1 << order); i++) this.occupy(holder, i, 0);
+    for (let i = head; i < head + (1 << order); i++) {
+      this.occupy(holder, i, 0);
+      if (state !== 0) this.sections.setMeta(i, this.sections.metaAt(i) | state);
+    }
   }
 
   #unmark(index: number, order: number): void {
@@ -293,6 +311,7 @@ export class Machine {
       if (pool === undefined) assert(false, 'free of a frame that is offline', { pfn }); // Linux: unpoison gives EIO
       order = kind - KIND_HEAD0;
       slot = this.sections.ownerAt(index);
+      if ((this.sections.metaAt(index) & META_DISPLACED) !== 0) this.displaced?.vacated(index, order);
       this.#unmark(index, order);
     }
     const owner = pool as Pool; // the asserts above
@@ -336,19 +355,40 @@ export class Machine {
 
   /** An extra reference (a pin): migration cannot move the allocation until `unpin`. Idempotent. */
   pin(pfn: Pfn): void {
-    this.#setPinned(pfn, META_PINNED);
+    this.#setBits(pfn, META_PINNED, META_PINNED);
   }
 
   unpin(pfn: Pfn): void {
-    this.#setPinned(pfn, 0);
+    this.#setBits(pfn, META_PINNED, 0);
   }
 
-  #setPinned(pfn: Pfn, bit: number): void {
+  /**
+   * What the user of an allocation says of it; what is left out stays as it was. Dirty: it differs from what storage has.
+   * Writeback: storage reads it just now, so that it can neither move nor be dropped until that is over.
+   */
+  setPageFlags(
+    pfn: Pfn,
+    flags: { readonly dirty?: boolean; readonly writeback?: boolean; readonly unevictable?: boolean },
+  ): void {
+    let mask = 0;
+    let bits = 0;
+    const say = (word: boolean | undefined, bit: number): void => {
+      if (word === undefined) return;
+      mask |= bit;
+      if (word) bits |= bit;
+    };
+    say(flags.dirty, META_DIRTY);
+    say(flags.writeback, META_WRITEBACK);
+    say(flags.unevictable, META_UNEVICTABLE);
+    this.#setBits(pfn, mask, bits);
+  }
+
+  #setBits(pfn: Pfn, mask: number, bits: number): void {
     const index = this.sections.indexOf(pfn);
     const a = index < 0 ? undefined : this.sections.allocationAt(index);
-    assert(a !== undefined, 'pin of a frame that is not allocated', { pfn });
-    this.sections.setMeta(a.head, (this.sections.metaAt(a.head) & ~META_PINNED) | bit);
-    this.frameWatch?.pinned(a.head);
+    assert(a !== undefined, 'pin, or word of state, of a frame that is not allocated', { pfn });
+    this.sections.setMeta(a.head, (this.sections.metaAt(a.head) & ~mask) | bits);
+    this.frameWatch?.marked(a.head);
   }
 
   /** With contents 'bytes': writes into a used frame. */
@@ -381,6 +421,7 @@ export class Machine {
   relocate(from: number, to: number, order: number): void {
     const { sections } = this;
     const slot = sections.ownerAt(from);
+    if ((sections.metaAt(from) & META_DISPLACED) !== 0) this.displaced?.moved(from, to, order);
     sections.copy(from, to, order);
     if (this.#bytes !== undefined) {
       for (let k = 0; k < 1 << order; k++) {
@@ -574,6 +615,7 @@ export class Machine {
   forget(index: number): void {
     assert(this.poolAt(index) === undefined, 'forget of a frame that is online', { pfn: this.sections.pfnOf(index) });
     const order = (this.sections.metaAt(index) & KIND_MASK) - KIND_HEAD0;
+    if ((this.sections.metaAt(index) & META_DISPLACED) !== 0) this.displaced?.vacated(index, order);
     this.unhold(index, order);
     this.#unmark(index, order);
   }
@@ -644,6 +686,7 @@ export class Machine {
     this.hotplug.copyFrom(other.hotplug);
     this.owners.copyFrom(other.owners);
     this.requests = other.requests;
+    this.displaced = other.displaced?.copy(this);
     Object.assign(this.vmstat, other.vmstat);
     this.seq = other.seq;
     this.lastRefusal = other.lastRefusal;

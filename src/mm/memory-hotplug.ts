@@ -15,6 +15,9 @@
 // per-CPU lists stay drained; `offlineBlock`, which lets nothing run in between, puts that back too, so that its
 // refusal leaves the machine exactly as it was.
 //
+// What ordinary migration cannot move is asked of the evictors that the offline was given (evictor.ts): remapping, drivers,
+// the memmap's mover. Without any it is Linux's offline.
+//
 // Invariants: O1 after a refusal every pageblock has its type and the pool its per-CPU lists; O2 after a commit no frame
 // of the block is in any list and no holder has one (those that stay excepted: poisoned, never plugged); O3 contents
 // survive; O4 a block has one work at a time.
@@ -23,7 +26,8 @@
 
 import { assert, unreachable } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
-import { type BlockId, toPfn } from '#base/units';
+import { type BlockId, type Pfn, toPfn } from '#base/units';
+import { claimOf, type Evictor } from './evictor.ts';
 import { NOBODY } from './frame-owners.ts';
 import { MIGRATE_MOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import { dissolveFreeHugePages, isFreeHugePage, migrateWithPools } from './hugetlb.ts';
@@ -63,6 +67,8 @@ export type OfflineOptions = {
   readonly rounds?: number;
   /** Allocations moved in one step; default 32. */
   readonly batch?: number;
+  /** Who else can empty frames; default nobody, as in Linux. */
+  readonly evictors?: readonly Evictor[];
 };
 
 export type OfflineReport = {
@@ -98,6 +104,14 @@ const KERNEL_REASONS: Readonly<Partial<Record<Refusal['reason'], string>>> = {
   dissolve: 'failure to dissolve huge pages',
 };
 
+/** Causes that Linux would retry for ever. Others come from evictors, which were asked often enough. */
+const LINUX_RETRIES: ReadonlySet<BlockerCause> = new Set<BlockerCause>([
+  'pinned',
+  'writeback',
+  'no-target',
+  'kernel-in-movable',
+]);
+
 export class OfflineWork {
   readonly block: BlockId;
   stage: OfflineStage = 'check';
@@ -110,6 +124,7 @@ export class OfflineWork {
   readonly #m: Machine;
   readonly #rounds: number;
   readonly #batch: number;
+  readonly #evictors: readonly Evictor[];
   readonly #onRefusal: 'keep-moved' | 'restore';
   readonly #row: number;
   /** Frames to take, [start, end) of the dense index: without the block's own memmap. */
@@ -135,6 +150,7 @@ export class OfflineWork {
     this.block = block;
     this.#rounds = options.rounds ?? 2;
     this.#batch = options.batch ?? 32;
+    this.#evictors = options.evictors ?? [];
     this.#onRefusal = onRefusal;
     this.#row = m.blocks.rowOf(block);
     assert(this.#rounds >= 1 && this.#batch >= 1, 'an offline needs rounds >= 1 and batch >= 1', options);
@@ -233,25 +249,50 @@ export class OfflineWork {
       return this.#refuse(refusal('multizone', `block ${block} lies in more than one zone`));
     }
     this.#pool = pool;
-    const startPfn = toPfn(block * m.blockPages + blocks.vmemmapPages[row]);
-    this.#start = m.sections.indexOf(startPfn);
-    // A block's sections were made present together, so that its frames are neighbours in the dense index.
-    this.#end = this.#start + m.blockPages - blocks.vmemmapPages[row];
-
     blocks.state[row] = BLOCK_GOING_OFFLINE;
     m.offlinesUnderWay++;
     this.#ladder.push(() => {
       blocks.state[row] = BLOCK_ONLINE;
     });
     m.emit({ type: 'going-offline', block });
+    for (const e of this.#evictors) {
+      const ready = e.ready?.(m, block);
+      if (ready === undefined) continue;
+      if (!ready.ok) return this.#refuse(ready.error);
+      if (ready.value !== undefined) this.#ladder.push(ready.value);
+    }
+    const startPfn = toPfn(block * m.blockPages + blocks.vmemmapPages[row]);
+    this.#start = m.sections.indexOf(startPfn);
+    // A block's sections were made present together, so that its frames are neighbours in the dense index.
+    this.#end = this.#start + m.blockPages - blocks.vmemmapPages[row];
     this.stage = 'look';
   }
 
   #look(): void {
     const start = this.#m.sections.pfnOf(this.#start);
-    const found = this.#m.blockersIn(start, toPfn(start + this.#end - this.#start));
+    const found = this.#inTheWay(start, toPfn(start + this.#end - this.#start));
     if (found.length > 0) return this.#refuse(this.#unmovable(found));
     this.stage = 'quiesce';
+  }
+
+  /** What isolation would refuse, without what an evictor says it would take away. */
+  #inTheWay(start: Pfn, end: Pfn): readonly Blocker[] {
+    const m = this.#m;
+    const found = m.blockersIn(start, end);
+    if (found.length === 0 || this.#evictors.length === 0) return found;
+    const left = new BlockerList();
+    for (const b of found) {
+      if (b.cause !== 'unmovable' && b.cause !== 'reserved') {
+        left.add(b);
+        continue;
+      }
+      const from = m.sections.indexOf(b.startPfn);
+      for (const a of allocationsIn(m, from, from + b.endPfn - b.startPfn)) {
+        const claim = claimOf(m, this.#evictors, a)?.claim;
+        if (claim !== 'yes') left.add(blockerOf(m, a.head, 1 << a.order, claim ?? b.cause));
+      }
+    }
+    return left.items;
   }
 
   #unmovable(found: readonly Blocker[]): Refusal {
@@ -299,7 +340,7 @@ export class OfflineWork {
   #isolate(): void {
     // Other work may have put something here since the look.
     const pfn = this.#m.sections.pfnOf(this.#cursor);
-    const found = this.#m.blockersIn(pfn, toPfn(pfn + PAGEBLOCK_PAGES));
+    const found = this.#inTheWay(pfn, toPfn(pfn + PAGEBLOCK_PAGES));
     if (found.length > 0) return this.#refuse(this.#unmovable(found));
     const pool = this.#pool;
     const index = this.#cursor;
@@ -313,6 +354,14 @@ export class OfflineWork {
 
   #notify(): void {
     const { block } = this;
+    for (const e of this.#evictors) {
+      const prepared = e.prepare?.(this.#m, { start: this.#start, end: this.#end });
+      if (prepared === undefined) continue;
+      if (!prepared.ok) {
+        return this.#refuse({ ...prepared.error, message: `block ${block}: ${prepared.error.message}` });
+      }
+      if (prepared.value !== undefined) this.#ladder.push(prepared.value);
+    }
     this.#notified = true;
     for (const n of this.#m.notifiers) {
       const errno = n.goingOffline?.(block);
@@ -339,10 +388,17 @@ export class OfflineWork {
       if (CLASS_TRAITS[a.cls].mobility === 'stays') continue; // spec 3.2 rule 6
       if (isFreeHugePage(m, a.head)) continue; // not moved but dissolved, when all else is gone
       const before = m.vmstat.pgmigrate_success;
-      const outcome = migrateWithPools(m, a.head, targets);
+      const claimed = claimOf(m, this.#evictors, a);
+      const outcome =
+        claimed === undefined
+          ? migrateWithPools(m, a.head, targets)
+          : claimed.claim === 'yes'
+            ? claimed.evictor.evict(m, a, { start: this.#start, end: this.#end })
+            : claimed.claim;
       // A split huge page may have moved in part: count what moved, name the frames that are still there.
-      this.migratedPages += m.vmstat.pgmigrate_success - before;
-      this.#movedThisRound += m.vmstat.pgmigrate_success - before;
+      const moved = claimed !== undefined ? (outcome === 'moved' ? pages : 0) : m.vmstat.pgmigrate_success - before;
+      this.migratedPages += moved;
+      this.#movedThisRound += moved;
       if (outcome !== 'moved') {
         const cause: BlockerCause = outcome === 'final' ? 'kernel-in-movable' : outcome;
         for (const b of allocationsIn(m, a.head, a.head + pages)) {
@@ -381,6 +437,10 @@ export class OfflineWork {
       for (const a of allocationsIn(m, start, start + b.endPfn - b.startPfn)) {
         const { mobility } = CLASS_TRAITS[a.cls];
         if (mobility === 'stays') continue;
+        if (claimOf(m, this.#evictors, a) !== undefined) {
+          now.add(blockerOf(m, a.head, 1 << a.order, b.cause));
+          continue;
+        }
         const cause = mobility === 'never' ? 'kernel-in-movable' : a.pinned ? 'pinned' : b.cause;
         const unpinned = cause === 'pinned' && !a.pinned;
         if (!unpinned) now.add(blockerOf(m, a.head, 1 << a.order, cause));
@@ -396,6 +456,11 @@ export class OfflineWork {
   #stuck(left: readonly Blocker[]): Refusal {
     const [first] = left; // callers pass a non-empty list
     const pages = framesIn(left);
+    const final = left.find((b) => !LINUX_RETRIES.has(b.cause));
+    if (final !== undefined) {
+      const at = `${final.startPfn.toString(16)} (${final.cause}, ${final.name})`;
+      return refusal('unmovable', `block ${this.block}: ${pages} frames do not leave, one is ${at}`, left);
+    }
     const noTarget = left.every((b) => b.cause === 'no-target');
     const why = noTarget
       ? `${pages} frames have nowhere to go: no free memory above the watermarks where they may live`
@@ -431,6 +496,7 @@ export class OfflineWork {
     const vmemmap = m.blocks.vmemmapPages[this.#row];
     m.owners.setZone((this.#start - vmemmap) >>> PAGEBLOCK_ORDER, this.#end >>> PAGEBLOCK_ORDER, NOBODY);
     m.frameWatch?.owned(this.#start - vmemmap, this.#end);
+    for (const e of this.#evictors) e.commit?.(m, { start: this.#start, end: this.#end });
     pool.managed -= end - start - unmanaged + (headManaged(m, this.block * m.blockPages) ? vmemmap : 0);
     pool.present -= end - start + vmemmap;
     if (m.blocks.early[this.#row] === 1) pool.presentEarly -= end - start + vmemmap;

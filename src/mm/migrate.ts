@@ -2,9 +2,10 @@
 //
 //   take target frames ──> copy ──> the holder's entry switches ──> source frames are freed (into their isolated block)
 //
-// One attempt has one of four outcomes, raised by real causes and never by dice:
+// One attempt has one of these outcomes, raised by real causes and never by dice:
 //   moved       done
 //   pinned      an extra reference; may go away: retry
+//   writeback   storage reads it just now; will be over: retry
 //   no-target   nothing free where it may go; may change: retry. A huge page is split first, unless it is hugetlb's
 //   final       its class does not move, ever
 //
@@ -20,9 +21,9 @@ import type { HolderSpec } from './holder.ts';
 import type { Machine } from './machine.ts';
 import { CLASS_TRAITS, ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
 import type { Pool } from './pool.ts';
-import { KIND_HEAD0, KIND_MASK, KIND_TAIL, META_PINNED } from './section.ts';
+import { KIND_HEAD0, KIND_MASK, KIND_TAIL, META_PINNED, META_WRITEBACK } from './section.ts';
 
-export type MigrateOutcome = 'moved' | 'pinned' | 'no-target' | 'final';
+export type MigrateOutcome = 'moved' | 'pinned' | 'writeback' | 'no-target' | 'final';
 
 /** Pools where an offline of frames of `pool` may put them, in order. */
 export function offlineTargets(m: Machine, pool: Pool): Int32Array {
@@ -44,6 +45,10 @@ export function migrateAllocation(m: Machine, head: number, targets: Int32Array)
   if ((meta & META_PINNED) !== 0) {
     m.vmstat.pgmigrate_fail += 1 << order;
     return 'pinned';
+  }
+  if ((meta & META_WRITEBACK) !== 0) {
+    m.vmstat.pgmigrate_fail += 1 << order;
+    return 'writeback';
   }
   const source = m.poolAt(head) as Pool; // an allocation lies in an online pageblock
   const top = source.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL;

@@ -1,5 +1,6 @@
-// Page state: what only the user of a page knows about it. The engine keeps no page tables and no dirty bits: whoever has
-// them says so through a callback; where nobody does, a default by class stands in.
+// Page state: what only the user of a page knows about it. The engine keeps no page tables: whoever has them says so, by
+// flags in the page's head (Machine.setPageFlags: dirty, writeback, unevictable), by its holder's `mapped`, or through a
+// callback; where nobody does, a default by class stands in.
 //
 //   class        dirty   mapped   why
 //   anonymous    yes     yes      a process wrote to it and has it mapped
@@ -15,10 +16,13 @@
 import type { HolderId, Pfn } from '#base/units';
 import type { Machine } from './machine.ts';
 import type { PageClass } from './page-class.ts';
+import { META_DIRTY, META_UNEVICTABLE, META_WRITEBACK } from './section.ts';
 
 export type PageState = {
   /** It differs from what storage has. */
   readonly dirty: boolean;
+  /** Storage reads it just now: it can neither move nor be dropped until that is over. */
+  readonly writeback?: boolean;
   /** Some process has it in its page tables. */
   readonly mapped: boolean;
   readonly mlocked?: boolean;
@@ -48,6 +52,16 @@ export function defaultPageState(cls: PageClass): PageState {
 export function pageStateAt(m: Machine, head: number, said: PageStateOf | undefined): PageState {
   const slot = m.sections.ownerAt(head);
   const holder = m.holders.holderOf(slot);
-  const state = said?.(holder, m.holders.indexOf(slot), m.sections.pfnOf(head));
-  return state ?? defaultPageState(m.holders.specs[holder].class);
+  const told = said?.(holder, m.holders.indexOf(slot), m.sections.pfnOf(head));
+  const spec = m.holders.specs[holder];
+  const state = told ?? defaultPageState(spec.class);
+  const flags = m.sections.metaAt(head) & (META_DIRTY | META_WRITEBACK | META_UNEVICTABLE);
+  if (flags === 0 && (spec.mapped === undefined || told !== undefined)) return state;
+  return {
+    ...state,
+    mapped: told?.mapped ?? spec.mapped ?? state.mapped,
+    dirty: state.dirty || (flags & META_DIRTY) !== 0,
+    writeback: state.writeback === true || (flags & META_WRITEBACK) !== 0,
+    unevictable: state.unevictable === true || (flags & META_UNEVICTABLE) !== 0,
+  };
 }

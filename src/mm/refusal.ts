@@ -42,6 +42,20 @@
 //   pool-busy        EBUSY    the pool has pages that are used, leased or isolated        spec 9.A
 //   no-window        ENOSPC   no window of memory satisfies the DMA rule                  spec 9.B
 //   revoke-timeout   ETIMEDOUT  memory was not given up before the deadline               spec 9.A, semantics 9
+//   hard-pinned      EBUSY    firmware's, or other memory that never moves               spec 9.C, class X
+//   untyped          EOPNOTSUPP  nobody knows what the page is for: it refuses by default  spec 9.C
+//   raced            EAGAIN   the page changed while it was moved                         spec 9.C
+//   fault            EIO      hardware or a CPU did not answer in the middle of it; all is as it was
+//   relinquish       (its)    a driver refused to give up a fixed area                    spec 9.E
+//   deadline         ETIMEDOUT  a driver did not give up a fixed area in time             spec 9.E
+//   incompatible     ENXIO    a driver that gives nothing up, and no area that is kept for such   spec 9.E
+//   no-relinquish    EOPNOTSUPP  the driver cannot give fixed areas up                    spec 9.E
+//   nested           EALREADY  the same range is being relinquished                       spec 9.E
+//   stale-handle     ESTALE   the fixed area was given up or moved since                  spec 9.E
+//   contract         ENOMEM   an area's contract forbids it                               spec 9.F1
+//   pinned-area      EFAULT   a pin that would stay, in an area whose contract forbids it   spec 9.F1
+//   not-backed       ENOSPC   the part of added memory that is backed has no room for its struct pages   spec 9.F6
+//   hosts            EBUSY    struct pages of other memory lie there, and nobody moves them   spec 9.D, D2
 //
 // The errno follows from the reason, but for a listener, which brings its own.
 
@@ -67,6 +81,20 @@ export type BlockerCause =
   | 'no-target'
   /** A hardware error was found in it. */
   | 'poisoned'
+  /** Storage is reading it. */
+  | 'writeback'
+  /** Firmware's, or other memory that never moves, whatever helps. */
+  | 'hard-pinned'
+  /** Nobody knows what it is for. */
+  | 'untyped'
+  /** Its driver does not give it up: cannot, refused, or was too late. */
+  | 'relinquish'
+  /** A large page, and the area's policy is to leave those alone (spec 9.F5). */
+  | 'large-page'
+  /** Struct pages of other memory. */
+  | 'hosts'
+  /** Something failed in the middle; all is as it was. */
+  | 'fault'
   /** Not RAM, or not known to the kernel. */
   | 'hole';
 
@@ -121,7 +149,21 @@ export type RefusalReason =
   | 'label'
   | 'pool-busy'
   | 'no-window'
-  | 'revoke-timeout';
+  | 'revoke-timeout'
+  | 'hard-pinned'
+  | 'untyped'
+  | 'raced'
+  | 'fault'
+  | 'relinquish'
+  | 'deadline'
+  | 'incompatible'
+  | 'no-relinquish'
+  | 'nested'
+  | 'stale-handle'
+  | 'contract'
+  | 'pinned-area'
+  | 'not-backed'
+  | 'hosts';
 
 export type Refusal = {
   readonly reason: RefusalReason;
@@ -174,6 +216,20 @@ export const ERRNO_OF: Readonly<Record<RefusalReason, ErrnoName>> = Object.freez
   'pool-busy': 'EBUSY',
   'no-window': 'ENOSPC',
   'revoke-timeout': 'ETIMEDOUT',
+  'hard-pinned': 'EBUSY',
+  untyped: 'EOPNOTSUPP',
+  raced: 'EAGAIN',
+  fault: 'EIO',
+  relinquish: 'EBUSY',
+  deadline: 'ETIMEDOUT',
+  incompatible: 'ENXIO',
+  'no-relinquish': 'EOPNOTSUPP',
+  nested: 'EALREADY',
+  'stale-handle': 'ESTALE',
+  contract: 'ENOMEM',
+  'pinned-area': 'EFAULT',
+  'not-backed': 'ENOSPC',
+  hosts: 'EBUSY',
 });
 
 /** A refusal with the errno of its reason. */

@@ -17,10 +17,13 @@
 // reading one waits for one cache line. Measured: whole frames in rows of 6 bytes made single frames 5 % faster and
 // allocations of order 9 seven times slower.
 //
-//   meta   15 .............. 5   4       3 ....... 0
-//          contents tag          pinned  kind: 0 nothing known (free, or not online)
-//                                              1..11 head of an allocation of order kind - 1
-//                                              12 tail of an allocation   13 absent: a hole
+//   meta   15 ........ 9   8          7            6          5      4       3 ....... 0
+//          contents tag    displaced  unevictable  writeback  dirty  pinned  kind: 0 nothing known (free, or not online)
+//                                                                            1..11 head of an allocation, order kind - 1
+//                                                                            12 tail of an allocation   13 absent: a hole
+//
+// Bits 4 to 8 are a head's and travel with it: an extra reference; what the page's user said of it (page-state.ts); and
+// that its virtual address is not the frame's own (kremap/).
 //
 // Sections that are removed leave free slots, which the next ones take: the lowest run that is long enough, so that the
 // sections of a memory block are always neighbours. Free slots at the end are given up.
@@ -38,8 +41,14 @@ export const KIND_HEAD0 = 1; // head of order o is KIND_HEAD0 + o
 export const KIND_TAIL = 12;
 export const KIND_ABSENT = 13;
 export const META_PINNED = 0x10;
-export const TAG_SHIFT = 5;
-export const TAG_BITS = 11;
+export const META_DIRTY = 0x20;
+export const META_WRITEBACK = 0x40;
+export const META_UNEVICTABLE = 0x80;
+export const META_DISPLACED = 0x100;
+/** All that a head says besides its kind and tag. */
+export const META_STATE = META_PINNED | META_DIRTY | META_WRITEBACK | META_UNEVICTABLE | META_DISPLACED;
+export const TAG_SHIFT = 9;
+export const TAG_BITS = 7;
 
 /** Where the slots begin in a section's frame columns, and how many words it has. */
 export const SLOTS_AT = PAGES_PER_SECTION;
@@ -238,14 +247,14 @@ export class Sections {
 
   /**
    * The common case of vacate, in one look: a single frame's columns are cleared.
-   * @returns its slot; -1, and nothing is changed, for any other frame and for columns that a fork shares
+   * @returns its slot; -1, and nothing is changed, for any other frame, a displaced one, and columns that a fork shares
    */
   vacateSingle(index: number): number {
     const s = index >>> SECTION_ORDER;
     const words = this.words[s];
     if (words === undefined || this.mine[s] === 0) return -1;
     const off = index & OFFSET_MASK;
-    if (((words[off] as number) & KIND_MASK) !== KIND_HEAD0) return -1;
+    if (((words[off] as number) & (KIND_MASK | META_DISPLACED)) !== KIND_HEAD0) return -1;
     const k = SLOTS_AT + 2 * off;
     const slot = ((words[k] as number) | ((words[k + 1] as number) << 16)) - 1;
     words[off] = 0;

@@ -232,7 +232,7 @@ describe('chunk costs', () => {
   it('CC7 somebody else who watches the frames is not pushed aside', () => {
     const { m } = world();
     const nothing = (): void => undefined;
-    m.frameWatch = { occupied: nothing, vacated: nothing, moved: nothing, owned: nothing, pinned: nothing };
+    m.frameWatch = { occupied: nothing, vacated: nothing, moved: nothing, owned: nothing, marked: nothing };
     expect(() => chunkCosts(m)).toThrow('somebody else');
   });
 

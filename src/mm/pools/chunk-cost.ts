@@ -220,7 +220,7 @@ export class ChunkCosts implements FrameWatch {
     }
   }
 
-  pinned(head: number): void {
+  marked(head: number): void {
     this.#refresh(head);
   }
 
