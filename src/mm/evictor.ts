@@ -21,8 +21,8 @@
 import type { Result } from '#base/result';
 import type { BlockId } from '#base/units';
 import type { Machine } from './machine.ts';
-import type { allocationsIn } from './page-isolation.ts';
-import type { BlockerCause, Refusal } from './refusal.ts';
+import { allocationsIn, BlockerList, blockerOf } from './page-isolation.ts';
+import type { Blocker, BlockerCause, Refusal } from './refusal.ts';
 
 /** [start, end) of the dense index: the frames that are to be emptied. */
 export type EvictRange = { readonly start: number; readonly end: number };
@@ -60,4 +60,25 @@ export function claimOf(
     if (claim !== undefined) return { evictor, claim };
   }
   return undefined;
+}
+
+/** What an isolation refuses (blockersIn), without the allocations that an evictor says it would take away. */
+export function withoutEvicted(
+  m: Machine,
+  found: readonly Blocker[],
+  evictors: readonly Evictor[],
+): readonly Blocker[] {
+  const left = new BlockerList();
+  for (const b of found) {
+    if (b.cause !== 'unmovable' && b.cause !== 'reserved') {
+      left.add(b);
+      continue;
+    }
+    const from = m.sections.indexOf(b.startPfn);
+    for (const a of allocationsIn(m, from, from + b.endPfn - b.startPfn)) {
+      const claim = claimOf(m, evictors, a)?.claim;
+      if (claim !== 'yes') left.add(blockerOf(m, a.head, 1 << a.order, claim ?? b.cause));
+    }
+  }
+  return left.items;
 }

@@ -27,7 +27,7 @@
 import { assert, unreachable } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, type Pfn, toPfn } from '#base/units';
-import { claimOf, type Evictor } from './evictor.ts';
+import { claimOf, type Evictor, withoutEvicted } from './evictor.ts';
 import { NOBODY } from './frame-owners.ts';
 import { MIGRATE_MOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import { dissolveFreeHugePages, isFreeHugePage, migrateWithPools } from './hugetlb.ts';
@@ -279,20 +279,7 @@ export class OfflineWork {
   #inTheWay(start: Pfn, end: Pfn): readonly Blocker[] {
     const m = this.#m;
     const found = m.blockersIn(start, end);
-    if (found.length === 0 || this.#evictors.length === 0) return found;
-    const left = new BlockerList();
-    for (const b of found) {
-      if (b.cause !== 'unmovable' && b.cause !== 'reserved') {
-        left.add(b);
-        continue;
-      }
-      const from = m.sections.indexOf(b.startPfn);
-      for (const a of allocationsIn(m, from, from + b.endPfn - b.startPfn)) {
-        const claim = claimOf(m, this.#evictors, a)?.claim;
-        if (claim !== 'yes') left.add(blockerOf(m, a.head, 1 << a.order, claim ?? b.cause));
-      }
-    }
-    return left.items;
+    return found.length === 0 || this.#evictors.length === 0 ? found : withoutEvicted(m, found, this.#evictors);
   }
 
   #unmovable(found: readonly Blocker[]): Refusal {

@@ -6,4 +6,4 @@ export { type JointAnswer, jointly } from './joint.ts';
 export type { Comparison, Figure, Provenance } from './provenance.ts';
 export type { Remedy } from './remedy.ts';
 export type { BlockEvidence, CountersTwin, PagesTwin, Twin, TwinRefusal } from './twin.ts';
-export { type BlockVerdict, Judge, judgeAll, type Verdict, type VerdictCode } from './verdict.ts';
+export { type BlockVerdict, Judge, type JudgeHelp, judgeAll, type Verdict, type VerdictCode } from './verdict.ts';

@@ -10,7 +10,7 @@ import { type BlockId, PAGE_SIZE } from '#mm/index';
 import { HOLDER_CLEAN } from './place-frames.ts';
 import type { Figure } from './provenance.ts';
 import type { Twin } from './twin.ts';
-import { type BlockVerdict, runOffline } from './verdict.ts';
+import { type BlockVerdict, type JudgeHelp, runOffline } from './verdict.ts';
 
 /** So many blocks in a row that find no room mean that there is none; each try costs as much as a judgement. */
 const STUCK_MAX = 8;
@@ -27,7 +27,8 @@ export type JointAnswer = {
   readonly wouldRaise: readonly string[];
 };
 
-export function jointly(twin: Twin, verdicts: readonly BlockVerdict[]): JointAnswer {
+/** @param help  what may be used beyond what Linux has: the same as the verdicts had */
+export function jointly(twin: Twin, verdicts: readonly BlockVerdict[], help: JudgeHelp = {}): JointAnswer {
   const candidates = verdicts
     .filter((v) => v.verdict === 'yes')
     .sort((a, b) => a.pagesToMigrate.value - b.pagesToMigrate.value || b.block - a.block);
@@ -43,7 +44,7 @@ export function jointly(twin: Twin, verdicts: readonly BlockVerdict[]): JointAns
       wouldRaise,
     };
   }
-  const m = twin.machine.fork();
+  const m = (help.machine ?? twin.machine).fork();
   const free = (): number => m.zones.reduce((n, p) => n + p.alloc.nrFree(), 0);
   const wanted = (): number => m.zones.reduce((n, p) => n + Math.max(0, p.watermarks.high), 0);
   const order: BlockId[] = [];
@@ -59,7 +60,7 @@ export function jointly(twin: Twin, verdicts: readonly BlockVerdict[]): JointAns
         `(high watermarks): ${sizeOf(Math.max(0, free() - wanted()))} to spare, one more block takes ${sizeOf(twin.blockPages)}`;
       break;
     }
-    const work = runOffline(m, v.block);
+    const work = runOffline(m, v.block, help.evictors);
     if (work.refusal !== undefined) {
       // A later one may still find room: its pages may be fewer, or allowed elsewhere.
       if (stuck === 0) stoppedBy = work.refusal.message;

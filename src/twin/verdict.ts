@@ -18,6 +18,7 @@
 // Unflagged frames are taken to be free on per-CPU lists: on 516 real attempts no block was refused for them alone.
 // Sources: spec 3.1, 3.2; docs/fidelity.md tells how it did beside real kernels.
 
+import { type Evictor, withoutEvicted } from '#mm/evictor';
 import {
   type Blocker,
   type BlockId,
@@ -85,13 +86,26 @@ export type BlockVerdict = {
 
 const NONE: Figure = { value: 0, provenance: 'derived' };
 
+/** What an offline on the twin may use beyond what Linux has: for plans (plan/removal.ts). */
+export type JudgeHelp = {
+  /** A copy of the twin's machine to judge on: what is known better of its holders, say. Default: the twin's. */
+  readonly machine?: Machine;
+  readonly evictors?: readonly Evictor[];
+  /** Makes contiguous free memory in these pools. */
+  readonly compact?: (fork: Machine, pools: readonly Pool[]) => void;
+  /** Told of each offline that ran through, on the fork it ran on. */
+  readonly onDone?: (block: BlockId, fork: Machine, work: OfflineWork) => void;
+};
+
 /** Judges blocks one after another; keeps one fork and resets it, so that 200 blocks cost 200 resets, not 200 forks. */
 export class Judge {
   readonly #twin: Twin;
+  readonly #help: JudgeHelp;
   #fork: Machine | undefined;
 
-  constructor(twin: Twin) {
+  constructor(twin: Twin, help: JudgeHelp = {}) {
     this.#twin = twin;
+    this.#help = help;
   }
 
   /** Each block on its own, as if it were the only one to go. */
@@ -127,7 +141,7 @@ export class Judge {
     id: BlockId,
     none: boolean,
   ): Partial<BlockVerdict> & Pick<BlockVerdict, 'verdict' | 'code' | 'reason'> {
-    const m = twin.machine;
+    const m = this.#help.machine ?? twin.machine;
     const info = m.block(id);
     if (info === undefined || (none && info.absent === 0)) {
       return {
@@ -151,7 +165,7 @@ export class Judge {
     const evidence = twin.evidence.get(id) as BlockEvidence; // made for every block of the machine
     const row = m.blocks.rowOf(id);
     const first = toPfn(info.startPfn + (m.blocks.vmemmapPages[row] as number));
-    const all = m.blockersIn(first, info.endPfn);
+    const all = stillInTheWay(m, first, info.endPfn, this.#help.evictors ?? []);
     const hard = all.filter((b) => !isSoft(b.name));
     if (hard.length > 0) {
       const blockingPages = framesIn(hard);
@@ -197,18 +211,30 @@ export class Judge {
     evidence: BlockEvidence,
     soft: readonly Blocker[],
   ): Partial<BlockVerdict> & Pick<BlockVerdict, 'verdict' | 'code' | 'reason'> {
-    const fork = this.#freshFork(twin.machine);
+    const from = this.#help.machine ?? twin.machine;
+    const { evictors, compact } = this.#help;
+    const fork = this.#freshFork(from);
     const { pages, hugePages } = usedIn(fork, id);
-    let work = runOffline(fork, id);
+    let work = runOffline(fork, id, evictors);
     let reclaimed = 0;
     // Linux would make room: the migration target is allocated with direct reclaim, which drops clean page cache, and if
     // that is not enough unmaps and writes back the rest of it, for as long as there is progress.
     for (const names of [[HOLDER_CLEAN], [HOLDER_CLEAN, HOLDER_BUSY_CACHE]]) {
       if (work.refusal?.reason !== 'no-target') break;
-      const again = this.#freshFork(twin.machine);
+      const again = this.#freshFork(from);
       reclaimed = reclaimCache(again, id, names, pages + hugePages * PAGEBLOCK_PAGES);
-      if (reclaimed > 0) work = runOffline(again, id);
+      if (reclaimed > 0) work = runOffline(again, id, evictors);
     }
+    const pool = from.block(id)?.pool;
+    if (work.refusal?.reason === 'no-target' && compact !== undefined && pool !== undefined) {
+      const again = this.#freshFork(from);
+      compact(
+        again,
+        [...offlineTargets(again, pool)].map((k) => again.pools[k]),
+      );
+      work = runOffline(again, id, evictors);
+    }
+    if (work.refusal === undefined) this.#help.onDone?.(id, fork, work);
     const cost = {
       pagesToMigrate: { value: work.migratedPages, provenance: 'derived' as const },
       predictedMs: offlineCost({ pageblocks: twin.blockPages / PAGEBLOCK_PAGES, pages, hugePages }),
@@ -339,6 +365,12 @@ function unmovableShare(twin: CountersTwin, zone: string | undefined): number | 
 const SOFT: ReadonlySet<string> = new Set([HOLDER_PCP, HOLDER_UNFLAGGED, HOLDER_WHOLE, HOLDER_DEFERRED]);
 const isSoft = (name: string): boolean => SOFT.has(name);
 
+/** What isolation refuses, without what an evictor would take away. */
+function stillInTheWay(m: Machine, start: Pfn, end: Pfn, evictors: readonly Evictor[]): readonly Blocker[] {
+  const found = m.blockersIn(start, end);
+  return evictors.length === 0 ? found : withoutEvicted(m, found, evictors);
+}
+
 /** The runs that look held, with the holder of each one's first frame. */
 function pinBlockers(m: Machine, evidence: BlockEvidence): Blocker[] {
   const sorted = [...evidence.pinRuns].sort((a, b) => a.startPfn - b.startPfn);
@@ -366,9 +398,9 @@ export function releaseSoft(m: Machine, id: BlockId): void {
 }
 
 /** Tries the block on a fork, to the end. */
-export function runOffline(fork: Machine, id: BlockId): OfflineWork {
+export function runOffline(fork: Machine, id: BlockId, evictors: readonly Evictor[] = []): OfflineWork {
   releaseSoft(fork, id);
-  const work = new OfflineWork(fork, id);
+  const work = new OfflineWork(fork, id, { evictors });
   while (!work.finished) work.step();
   return work;
 }
