@@ -23,14 +23,18 @@
 
 import { assert } from '#base/assert';
 import { type HolderId, toHolderId } from '#base/units';
+import { MIGRATE_MOVABLE, MIGRATE_UNMOVABLE } from './geometry.ts';
 import type { KernelClass } from './kernel-class.ts';
-import { CLASS_TRAITS, PAGE_CLASSES, type PageClass } from './page-class.ts';
+import { CLASS_TRAITS, PAGE_CLASSES, type PageClass, ZONE_NORMAL } from './page-class.ts';
 
 /** Fields of Holders.request. */
 export const REQUEST_TYPE_MASK = 7;
 export const REQUEST_ZONE_SHIFT = 3;
 export const REQUEST_ZONE_MASK = 3;
 export const REQUEST_UNMANAGED = 0x20;
+export const REQUEST_MOVES = 0x40;
+export const REQUEST_STAYS = 0x80;
+export const REQUEST_WRITES_BACK = 0x100;
 
 const RUN_SHIFT = 6;
 const RUN_SLOTS = 1 << RUN_SHIFT; // 64
@@ -57,7 +61,26 @@ export type HolderSpec = {
   readonly mapped?: boolean;
   /** How remapping moves its pages, where the class alone does not say (kernel-class.ts). */
   readonly kernel?: KernelClass;
+  /**
+   * The owner's word against its class's: true, it moves these pages when asked (Linux's movable_ops), and requests for them
+   * are __GFP_MOVABLE; false, they stay where they are, and requests are not. Default: by class. See reclassify.ts.
+   */
+  readonly moves?: boolean;
+  /** False: a file system without a migrate callback, whose dirty pages are written back before they move. Default true. */
+  readonly migrateCallback?: boolean;
 };
+
+/** The word of Holders.request. */
+function requestOf(spec: HolderSpec): number {
+  const { migratetype, topZone, managed } = CLASS_TRAITS[spec.class];
+  assert(managed || spec.moves !== true, 'frames that are not managed have no owner who moves them', spec);
+  const type = spec.moves === undefined ? migratetype : spec.moves ? MIGRATE_MOVABLE : MIGRATE_UNMOVABLE;
+  const zone = spec.moves === false ? Math.min(topZone, ZONE_NORMAL) : topZone;
+  let word = type | (zone << REQUEST_ZONE_SHIFT) | (managed ? 0 : REQUEST_UNMANAGED);
+  if (spec.moves !== undefined) word |= spec.moves ? REQUEST_MOVES : REQUEST_STAYS;
+  if (spec.migrateCallback === false) word |= REQUEST_WRITES_BACK;
+  return word;
+}
 
 export class Holders {
   length = 0;
@@ -68,7 +91,8 @@ export class Holders {
   node = new Int32Array(16);
   /**
    * What its class asks for, in one word, so that a request loads one number:
-   *   bit 5 frames not managed │ 4 3 highest zone │ 2 1 0 migratetype
+   *   bit 8 dirty pages are written back to be moved │ 7 its owner says they stay │ 6 its owner moves them
+   *   5 frames not managed │ 4 3 highest zone │ 2 1 0 migratetype
    */
   request = new Int32Array(16);
   /** Allocations held, and their frames. */
@@ -103,8 +127,7 @@ export class Holders {
     assert(classIndex >= 0, 'unknown page class', { class: spec.class });
     this.classIndex[h] = classIndex;
     this.node[h] = spec.node;
-    const { migratetype, topZone, managed } = CLASS_TRAITS[spec.class];
-    this.request[h] = migratetype | (topZone << REQUEST_ZONE_SHIFT) | (managed ? 0 : REQUEST_UNMANAGED);
+    this.request[h] = requestOf(spec);
     this.#freeSlot[h] = -1;
     this.#firstRun[h] = -1;
     this.#lastRun[h] = -1;

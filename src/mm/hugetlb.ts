@@ -39,12 +39,12 @@ import {
 } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import { machineState } from './machine-state.ts';
-import { type MigrateOutcome, migrateAllocation } from './migrate.ts';
+import { type MigrateMode, type MigrateOutcome, migrateAllocation, migrateFaults } from './migrate.ts';
 import { ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
 import { blockerOf } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
 import { type Refusal, refusal } from './refusal.ts';
-import { KIND_HEAD0, KIND_MASK, META_PINNED } from './section.ts';
+import { KIND_HEAD0, KIND_MASK, META_PINNED, META_WRITEBACK } from './section.ts';
 
 /** Orders of the two sizes of x86-64. */
 export const HUGE_2M = 9;
@@ -457,23 +457,33 @@ export function isFreeHugePage(m: Machine, head: number): boolean {
  * page of a target node, if one is not reserved (its own page is free in the pool then), else to a fresh one (its own
  * goes back to the allocator). The pool's size does not change; a surplus follows its page to the other node.
  */
-export function migrateWithPools(m: Machine, head: number, targets: Int32Array): MigrateOutcome {
+export function migrateWithPools(
+  m: Machine,
+  head: number,
+  targets: Int32Array,
+  mode: MigrateMode = 'sync',
+): MigrateOutcome {
   const at = isHugeSized(m, head) ? hugePageAt(m, head) : undefined;
-  if (at === undefined) return migrateAllocation(m, head, targets);
+  if (at === undefined) return migrateAllocation(m, head, targets, mode);
   const { h, slot, free } = at;
   if (h.order !== HUGE_2M) return 'final';
   const from = nodeOf(m, slot);
-  if (!free && (m.sections.metaAt(head) & META_PINNED) === 0 && h.free.length > h.reserved) {
+  const still = (m.sections.metaAt(head) & (META_PINNED | META_WRITEBACK)) === 0;
+  if (!free && still && h.free.length > h.reserved && m.faultAt?.('migrate.reserve') !== true) {
     const source = m.poolAt(head) as Pool; // a page of the pool is online
     const target = poolPageIn(m, h, targets, source.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL);
     if (target >= 0) {
+      if (migrateFaults(m)) {
+        m.vmstat.pgmigrate_fail += h.pages;
+        return 'fault';
+      }
       swapPages(m, h, head, target);
       m.vmstat.pgmigrate_success += h.pages;
       followSurplus(h, from, nodeOf(m, slot));
       return 'moved';
     }
   }
-  const outcome = migrateAllocation(m, head, targets);
+  const outcome = migrateAllocation(m, head, targets, mode);
   if (outcome === 'moved') followSurplus(h, from, nodeOf(m, slot));
   return outcome;
 }

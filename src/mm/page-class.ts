@@ -6,6 +6,7 @@
 //   shmem        Movable       Movable    yes (LRU)                   tmpfs, shared memory
 //   hugetlb      Movable       Movable    yes                         the pool of 2 MiB huge pages
 //   balloon      Movable       Movable    by its driver; not managed  inflated by virtio-balloon (PageOffline)
+//   movable-ops  Movable       Movable    by its owner                zsmalloc: kernel pages off the LRU with a migrate callback
 //   gigantic     Unmovable     Normal     no                          1 GiB huge pages
 //   slab         Unmovable     Normal     no                          kmalloc, inodes, dentries
 //   pagetable    Unmovable     Normal     no                          page tables of processes
@@ -42,12 +43,13 @@ export const PAGE_CLASSES = [
   'unplugged',
   'poisoned',
   'unknown',
+  'movable-ops',
 ] as const;
 export type PageClass = (typeof PAGE_CLASSES)[number];
 
 /**
  * `lru`     ordinary migration moves it
- * `driver`  its driver gives it up when asked (balloon)
+ * `driver`  its driver or owner moves it when asked (balloon, movable-ops)
  * `stays`   it may stay in a block that goes offline (poison)
  * `never`   found at isolation: EBUSY
  */
@@ -106,4 +108,5 @@ export const CLASS_TRAITS: Readonly<Record<PageClass, ClassTraits>> = Object.fre
   unplugged: { ...stays, managed: false },
   poisoned: stays,
   unknown: kernel(),
+  'movable-ops': movable('driver'),
 });

@@ -8,7 +8,7 @@ import { PAGE_CLASSES, type PageClass, ZONE_DMA, ZONE_DMA32, ZONE_MOVABLE, ZONE_
 import { allocationsIn, BlockerList, isolatePageblock, isolationCause, unisolatePageblock } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
 
-const MOVES: readonly PageClass[] = ['anonymous', 'file', 'shmem', 'hugetlb', 'balloon'];
+const MOVES: readonly PageClass[] = ['anonymous', 'file', 'shmem', 'hugetlb', 'balloon', 'movable-ops'];
 const STAYS: readonly PageClass[] = ['unplugged', 'poisoned'];
 const NEVER = PAGE_CLASSES.filter((c) => !MOVES.includes(c) && !STAYS.includes(c));
 

@@ -26,6 +26,7 @@ export const CLASS_WORDS: Readonly<Record<PageClass | 'none', string>> = Object.
   unplugged: 'not plugged',
   poisoned: 'poisoned',
   unknown: 'no flags',
+  'movable-ops': 'zsmalloc and the like',
   none: 'no RAM',
 });
 

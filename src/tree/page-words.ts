@@ -87,6 +87,7 @@ export function wordsOfClasses(profile: KernelProfile): Readonly<Record<PageClas
     unplugged: all(bits(KPF.OFFLINE, DIRTY)),
     poisoned: all(bits(KPF.HWPOISON)),
     unknown: all(NOTHING),
+    'movable-ops': all(NOTHING),
   };
 }
 

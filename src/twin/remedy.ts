@@ -86,6 +86,8 @@ export function remediesFor(cls: PageClass | 'none', name: string, cgroup: strin
       return [{ text: 'lower vm.nr_hugepages, or free memory on another node for them', cost: 'service' }];
     case 'balloon':
       return [{ text: 'deflate the balloon', cost: 'none' }];
+    case 'movable-ops':
+      return [{ text: 'swapoff the zram device, or disable zswap, that they belong to', cost: 'service' }];
     case 'unplugged':
     case 'poisoned':
     case 'none':

@@ -81,6 +81,7 @@ describe('chunk costs', () => {
       unplugged: never,
       poisoned: never,
       unknown: never,
+      'movable-ops': 2,
     });
     expect(pageWeight('file', { dirty: true }, CHUNK_WEIGHTS)).toBe(4);
     expect(pageWeight('file', { dirty: false, mlocked: true }, CHUNK_WEIGHTS)).toBe(2);
