@@ -11,7 +11,8 @@
 //   3      C3 frame <-> holder is a bijection (H1-H3); C4 contents are where           O(frames of sections in use)
 //             their holder looks for them; C6 pools of huge pages, poisoned frames
 //             and CMA areas agree with the frames that they name; C8 chunk costs
-//             equal a recount, where somebody asked for them; C9 replicated pages, DMA pools
+//             equal a recount, where somebody asked for them; C9 replicated pages, DMA pools;
+//             C10 addresses of displaced pages (kremap/check-kremap.ts)
 //
 // Callable by users at any time. An empty list means sound. Every rule here has a test that breaks the tables and sees
 // the rule speak (check.test.ts).
@@ -21,6 +22,7 @@ import { checkCma } from './cma.ts';
 import { NOBODY } from './frame-owners.ts';
 import { PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION, PAGES_PER_SECTION } from './geometry.ts';
 import { checkHugetlb } from './hugetlb.ts';
+import { checkKremap } from './kremap/check-kremap.ts';
 import { type Machine, tagOf } from './machine.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
 import { checkPoison } from './memory-failure.ts';
@@ -49,6 +51,7 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
   if (level >= 3) checkHolders(m, v, tagged);
   if (level >= 3) for (const s of checkChunkCosts(m)) v.add('C8', s);
   if (level >= 3) for (const s of [...checkReplicas(m), ...checkDma(m)]) v.add('C9', s);
+  if (level >= 3) for (const s of checkKremap(m)) v.add('C10', s);
   if (level >= 3) for (const s of [...checkHugetlb(m), ...checkPoison(m), ...checkCma(m)]) v.add('C6', s);
   return v.list;
 }

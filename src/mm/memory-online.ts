@@ -19,6 +19,7 @@
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, toPfn } from '#base/units';
 import { MIGRATE_UNMOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
+import { comeHome } from './kremap/home.ts';
 import type { Machine } from './machine.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
 import { poisonRenewed } from './memory-failure.ts';
@@ -82,6 +83,11 @@ export function onlineBlock(m: Machine, block: BlockId, how: OnlineType): Result
   m.owners.setZone(whole >>> PAGEBLOCK_ORDER, end >>> PAGEBLOCK_ORDER, pool.id);
   m.frameWatch?.owned(whole, end);
   for (let i = whole; i < start; i += PAGEBLOCK_PAGES) pool.alloc.setPageblockType(i - pool.base, MIGRATE_UNMOVABLE);
+  // Kernel pages that were moved out of here come home first: their addresses are these frames' (kremap/home.ts).
+  if (comeHome(m, pool, start, end)) {
+    stayed.length = 0;
+    for (const a of allocationsIn(m, start, end)) stayed.push({ head: a.head, pages: 1 << a.order, managed: false });
+  }
   const managed = pool.managed;
   let at = start;
   for (const s of stayed) {

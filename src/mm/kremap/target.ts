@@ -1,0 +1,122 @@
+// Targets: free frames for what moves, straight off the free lists, as compaction's free scanner takes them.
+//
+//   pools in the order of the zonelist: the source's own node first; each must stay above min
+//     1  smallest chunk of Unmovable, then of Reclaimable pageblocks
+//     2  a whole free pageblock of Movable, which becomes Unmovable
+//     3  smallest chunk of Movable
+//   none: per-CPU lists are emptied, and all again; then the machine's slow path is asked, once
+//
+// Isolated pageblocks, CMA and HighAtomic ones are on other lists and never looked at. No per-CPU list is filled and no
+// request is counted, so that what comes home leaves buddyinfo and zoneinfo as they were (C4).
+//
+// Follows Linux v6.12 mm/compaction.c: isolate_freepages_block(), split_map_pages().
+
+import { takeFreeFrames } from '../free-frames.ts';
+import {
+  MIGRATE_MOVABLE,
+  MIGRATE_RECLAIMABLE,
+  MIGRATE_UNMOVABLE,
+  PAGEBLOCK_ORDER,
+  PAGEBLOCK_PAGES,
+} from '../geometry.ts';
+import type { Machine } from '../machine.ts';
+import { ZONE_NORMAL } from '../page-class.ts';
+import type { Pool } from '../pool.ts';
+
+const KERNEL_TYPES = [MIGRATE_UNMOVABLE, MIGRATE_RECLAIMABLE] as const;
+
+/** Order of the smallest chunk of at least `order` on the type's lists; -1 = none. */
+function smallest(pool: Pool, order: number, mt: number): number {
+  const orders = pool.alloc.area.orders(mt) >>> order;
+  return orders === 0 ? -1 : order + 31 - Math.clz32(orders & -orders);
+}
+
+/** Takes 2^order frames of the chunk of order `of` at i; the high halves go back. @returns i */
+function cut(pool: Pool, i: number, of: number, order: number): number {
+  pool.alloc.take(i, of);
+  for (let o = of - 1; o >= order; o--) pool.alloc.put(i + (1 << o), o);
+  return i;
+}
+
+/** A free pageblock of Movable becomes Unmovable. @returns its first frame in the pool; -1 = there is none whole. */
+function claim(pool: Pool): number {
+  const of = smallest(pool, PAGEBLOCK_ORDER, MIGRATE_MOVABLE);
+  if (of < 0) return -1;
+  const i = cut(pool, pool.alloc.area.first(of, MIGRATE_MOVABLE), of, PAGEBLOCK_ORDER);
+  pool.alloc.setPageblockType(i, MIGRATE_UNMOVABLE);
+  pool.alloc.put(i, PAGEBLOCK_ORDER);
+  return i;
+}
+
+function takeFrom(pool: Pool, order: number): number {
+  for (const mt of KERNEL_TYPES) {
+    const of = smallest(pool, order, mt);
+    if (of >= 0) return cut(pool, pool.alloc.area.first(of, mt), of, order);
+  }
+  if (order <= PAGEBLOCK_ORDER) {
+    const i = claim(pool);
+    if (i >= 0) return cut(pool, i, PAGEBLOCK_ORDER, order);
+  }
+  const of = smallest(pool, order, MIGRATE_MOVABLE);
+  return of < 0 ? -1 : cut(pool, pool.alloc.area.first(of, MIGRATE_MOVABLE), of, order);
+}
+
+/** Does the pool stay above min without these frames? */
+const roomIn = (pool: Pool, pages: number): boolean =>
+  (pool.nrFree[0] as number) - pages >= Math.max(0, pool.marks[4 + ZONE_NORMAL] as number);
+
+function fromPools(m: Machine, list: Int32Array, order: number): number {
+  for (const id of list) {
+    const pool = m.pools[id] as Pool; // a list names pools
+    if (!roomIn(pool, 1 << order)) continue;
+    const i = takeFrom(pool, order);
+    if (i >= 0) return i + pool.base;
+  }
+  return -1;
+}
+
+/** Takes 2^order frames from the first pool that has them. @returns PageIndex; -1 = none. Cost O(pools). */
+export function takeTarget(m: Machine, list: Int32Array, order: number): number {
+  const found = fromPools(m, list, order);
+  if (found >= 0 || list.length === 0) return found;
+  let drained = 0;
+  for (const id of list) drained += (m.pools[id] as Pool).alloc.drain();
+  const again = drained > 0 ? fromPools(m, list, order) : -1;
+  if (again >= 0 || m.slowPath === undefined) return again;
+  const made = m.slowPath(m, { list, order, migratetype: MIGRATE_UNMOVABLE, topZone: ZONE_NORMAL });
+  return typeof made === 'number' ? made : made === 'retry' ? fromPools(m, list, order) : -1;
+}
+
+/**
+ * A free, aligned 2 MiB in the first pool that has one; nothing is taken yet.
+ * @returns PageIndex of its first frame; -1 = none
+ */
+export function findWhole(m: Machine, list: Int32Array): number {
+  for (const id of list) {
+    const pool = m.pools[id] as Pool;
+    if (!roomIn(pool, PAGEBLOCK_PAGES)) continue;
+    for (const mt of KERNEL_TYPES) {
+      const of = smallest(pool, PAGEBLOCK_ORDER, mt);
+      if (of >= 0) return pool.alloc.area.first(of, mt) + pool.base;
+    }
+    const i = claim(pool);
+    if (i >= 0) return i + pool.base;
+  }
+  return -1;
+}
+
+/** Takes exactly these frames, if all of them are free in one pool's area. @returns false, and nothing is taken, if not */
+export function takeExactly(m: Machine, index: number, order: number): boolean {
+  const pool = m.poolAt(index);
+  if (pool === undefined) return false;
+  const start = index - pool.base;
+  if (start < 0 || pool.alloc.area.freeIn(start, start + (1 << order)) !== 1 << order) return false;
+  takeFreeFrames(pool, index, index + (1 << order));
+  return true;
+}
+
+/** Frames that nobody has any more go to the free area. */
+export function giveBack(m: Machine, index: number, order: number): void {
+  const pool = m.poolAt(index) as Pool; // taken from one
+  pool.alloc.freeToArea(index - pool.base, order);
+}
