@@ -39,7 +39,13 @@ import { ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
 import type { Pool } from './pool.ts';
 import { KIND_HEAD0, KIND_MASK, KIND_TAIL, META_DISPLACED, META_PINNED } from './section.ts';
 
-export { MIGRATE_FAULT_POINTS, type MigrateMode, type MigrateOutcome, type MoveOutcome } from './movers/mover.ts';
+export {
+  type FaultPoint,
+  MIGRATE_FAULT_POINTS,
+  type MigrateMode,
+  type MigrateOutcome,
+  type MoveOutcome,
+} from './movers/mover.ts';
 export { moverAt } from './movers/table.ts';
 
 /** Pools where an offline of frames of `pool` may put them, in order. */

@@ -56,6 +56,7 @@ export const MIGRATE_FAULT_POINTS = [
   'migrate.copy',
   'migrate.switch',
 ] as const;
+export type FaultPoint = (typeof MIGRATE_FAULT_POINTS)[number];
 
 export type Mover = {
   readonly name: string;
