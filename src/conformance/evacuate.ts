@@ -7,7 +7,7 @@ import { assert } from '#base/assert';
 import { type BlockId, type Pfn, toHolderId, toOrder } from '#base/units';
 import { hugePageAt } from '#mm/hugetlb';
 import type { Machine } from '#mm/index';
-import type { MemmapFrames } from '#mm/memmap';
+import { isMemmapSlot, replaceMemmapSlot, slotAt } from '#mm/memmap-frames';
 import { allocationsIn } from '#mm/page-isolation';
 
 /** Clears a block of everything but its own memmap. @returns false when something can neither move nor be given back */
@@ -22,27 +22,15 @@ export function evacuate(m: Machine, block: BlockId): boolean {
     if (hugePageAt(m, a.head) !== undefined) continue; // its pool's own: the offline dissolves or moves it
     const pfn = m.sections.pfnOf(a.head);
     const holder = m.holders.holderOf(m.sections.ownerAt(a.head));
-    const memmap = m.hotplug.ranges.some((r) => owns(r.memmap, pfn));
+    const slot = m.sections.ownerAt(a.head);
+    const memmap = isMemmapSlot(m, slot);
     m.free(pfn);
     if (!memmap) continue;
     const to = outside(m, () => m.alloc(toHolderId(holder), toOrder(a.order)), start, end);
     if (to === undefined) return false;
-    m.hotplug.ranges = m.hotplug.ranges.map((r) => ({ ...r, memmap: moved(r.memmap, pfn, to) }));
+    replaceMemmapSlot(m, slot, slotAt(m, to));
   }
   return true;
-}
-
-const owns = (frames: MemmapFrames | undefined, pfn: Pfn): boolean =>
-  frames?.tables.some((t) => t.pfn === pfn) === true || frames?.chunks.some((leaf) => leaf.includes(pfn)) === true;
-
-function moved(frames: MemmapFrames | undefined, from: Pfn, to: Pfn): MemmapFrames | undefined {
-  if (frames === undefined) return undefined;
-  const at = (pfn: Pfn): Pfn => (pfn === from ? to : pfn);
-  return {
-    ...frames,
-    tables: frames.tables.map((t) => ({ ...t, pfn: at(t.pfn) })),
-    chunks: frames.chunks.map((leaf) => leaf.map(at)),
-  };
 }
 
 /** An allocation outside of [start, end): those inside are put aside until one is found. */

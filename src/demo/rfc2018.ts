@@ -5,7 +5,7 @@
 //   booted     4 GiB on nodes 0 and 1                     -
 //   added      10 GiB, policy self-range                  <head> (refcount: 80)
 //   online     80 blocks, Movable                         -
-//   offline    the same, back                             -
+//   offline    the same, back, last to first              -
 //   removed    80 sections, first to last                 vmemmap_free: 80 lines, highest first
 //
 // The machine adds and removes; the trace hears of it by its events. Nothing here decides anything. The document says
@@ -73,7 +73,8 @@ export function rfc2018(): RfcReport {
   note('added');
   for (const block of added.blocks) must(m.online(block, 'movable'));
   note('online');
-  for (const block of added.blocks) must(m.offline(block));
+  // Last to first: the first blocks host the struct pages of all (HB3).
+  for (const block of [...added.blocks].reverse()) must(m.offline(block));
   note('offline');
   must(m.removeMemory(DIMM));
   note('removed');

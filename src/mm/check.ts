@@ -24,6 +24,7 @@ import { PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION, PAGES_PER_SECTION } from './ge
 import { checkHugetlb } from './hugetlb.ts';
 import { checkKremap } from './kremap/check-kremap.ts';
 import { type Machine, tagOf } from './machine.ts';
+import { checkMemmap } from './memmap-where.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
 import { checkPoison } from './memory-failure.ts';
 import { checkPools } from './pools/check-pools.ts';
@@ -52,6 +53,7 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
   if (level >= 3) for (const s of checkChunkCosts(m)) v.add('C8', s);
   if (level >= 3) for (const s of [...checkReplicas(m), ...checkDma(m)]) v.add('C9', s);
   if (level >= 3) for (const s of checkKremap(m)) v.add('C10', s);
+  if (level >= 3) for (const s of checkMemmap(m)) v.add('C10', s);
   if (level >= 3) for (const s of [...checkHugetlb(m), ...checkPoison(m), ...checkCma(m)]) v.add('C6', s);
   return v.list;
 }

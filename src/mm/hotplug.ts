@@ -4,15 +4,17 @@
 //   settings    auto_online_blocks, /sys/module/memory_hotplug/parameters/*, movable_node, vm.* of this subject
 //   resources   /proc/iomem (resource.ts)
 //   groups      blocks that the online policy looks at as one (memory-group.ts)
-//   ranges      [start, end) of each add, ascending: node, memmap policy, the frames its memmap takes
+//   ranges      [start, end) of each add, ascending: node, memmap policy, the frames of its memmap
+//   hosts       blocks that hold struct pages of other blocks
 //   lock        who may change memory now (hotplug-lock.ts)
 //
 // Copied to forks, but for the lock. Source: spec 1.8, 1.9, 4.
 
-import type { NodeId, Pfn } from '#base/units';
+import type { BlockId, NodeId, Pfn } from '#base/units';
 import { HotplugLock } from './hotplug-lock.ts';
 import type { AutoOnline } from './kernel-profile.ts';
-import type { MemmapFrames, MemmapPolicy } from './memmap.ts';
+import type { MemmapPolicy } from './memmap.ts';
+import type { MemmapFrames } from './memmap-frames.ts';
 import { MemoryGroups } from './memory-group.ts';
 import type { Resources } from './resource.ts';
 
@@ -51,8 +53,8 @@ export type AddedRange = {
   readonly memmapPages: number;
   /** Leaves of the direct map that it brought: DirectMap1G and DirectMap2M of meminfo. */
   readonly directMap: { readonly leaves1G: number; readonly leaves2M: number };
-  /** Frames of existing memory that its memmap took; undefined when it hosts its own. */
-  readonly memmap: MemmapFrames | undefined;
+  /** Its struct pages by section, wherever they lie now, and the page tables that it brought. */
+  readonly memmap: MemmapFrames;
 };
 
 export class Hotplug {
@@ -60,6 +62,8 @@ export class Hotplug {
   resources: Resources;
   readonly groups = new MemoryGroups();
   ranges: AddedRange[] = [];
+  /** Blocks that hold struct pages of others (memmap-where.ts). */
+  hosts = new Set<BlockId>();
   readonly lock = new HotplugLock();
 
   constructor(settings: HotplugSettings, resources: Resources) {
@@ -72,5 +76,6 @@ export class Hotplug {
     this.resources = other.resources.copy();
     this.groups.copyFrom(other.groups);
     this.ranges = other.ranges.slice();
+    this.hosts = new Set(other.hosts);
   }
 }

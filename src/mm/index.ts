@@ -36,8 +36,10 @@ export type { AddedRange, HotplugSettings, OnlinePolicy } from './hotplug.ts';
 export { AUTO_ONLINE, type AutoOnline, KERNEL_NAMES, type KernelName, type KernelProfile } from './kernel-profile.ts';
 export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
-export { type MemmapFrames, type MemmapPlan, type MemmapPolicy, planMemmap } from './memmap.ts';
+export { type MemmapPlan, type MemmapPolicy, planMemmap } from './memmap.ts';
+export { MEMMAP_WISHES, type MemmapWish } from './memmap-place.ts';
 export { formatSelfRangeEvent, SelfRange, type SelfRangeEvent } from './memmap-self-range.ts';
+export { type MemmapStat, memmapStat, structPageOf } from './memmap-where.ts';
 export type { AddOptions, AddReport, MemoryRange } from './memory-add.ts';
 export type { BlockState } from './memory-block.ts';
 export { deviceOnline, ejectDimm, plugDimm, storeOnline } from './memory-device.ts';
@@ -51,6 +53,7 @@ export {
 } from './memory-hotplug.ts';
 export type { OnlineReport } from './memory-online.ts';
 export type { RemoveReport } from './memory-remove.ts';
+export { growUsable } from './memory-usable.ts';
 export { genericOnlinePage, restoreOnlinePageCallback, setOnlinePageCallback } from './online-callback.ts';
 export {
   CLASS_TRAITS,

@@ -5,6 +5,8 @@
 //   self-block   at the head of each of its memory blocks                 |M...|M...|M...|M...|            each block
 //   self-range   all at the head of the range (Salvador, Hildenbrand      |MMMM|....|....|....|            the first
 //                2018): the first blocks are eaten whole                                                   blocks
+//   host-section in blocks of the node that host others (theirs, (b))     |....|....|....|....|            the hosts:
+//                                                                                               memmap-place.ts
 //
 // 64 bytes a page: 2 MiB of struct pages a section, which is one leaf of the virtual memmap's page table. Besides them an
 // add needs page tables of its own:
@@ -22,24 +24,24 @@
 // be given out by mobility.
 //
 // Invariants: MM1 a plan changes nothing, and its heads hold the whole memmap or none of it; MM2 a condition that fails
-// means `kernel`, silently, with `why`; MM8 takeKernelMemmap takes all that is planned or nothing.
+// means `kernel`, silently, with `why`. The frames themselves: memmap-frames.ts.
 //
 // Follows Linux v6.12 mm/memory_hotplug.c: mhp_supports_memmap_on_memory(), create_altmaps_and_memory_blocks(); mm/
 // sparse-vmemmap.c: vmemmap_populate_hugepages(); arch/x86/mm/init_64.c (spec 4.1-4.4). Left out: five-level page tables
 // and KASLR, which moves the areas a table covers.
 
 import { assert } from '#base/assert';
-import { err, ok, type Result } from '#base/result';
-import { type HolderId, type NodeId, type Pfn, toHolderId, toOrder, toPfn } from '#base/units';
-import { PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
+import type { Pfn } from '#base/units';
+import { PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
 import type { KernelProfile } from './kernel-profile.ts';
 import type { Machine } from './machine.ts';
-import type { PageClass } from './page-class.ts';
-import { type Refusal, refusal } from './refusal.ts';
 import { FREE_SLOT } from './section.ts';
 
+/** Layouts of a range that a plan alone decides. */
 export const MEMMAP_POLICIES = ['kernel', 'self-block', 'self-range'] as const;
-export type MemmapPolicy = (typeof MEMMAP_POLICIES)[number];
+export type MemmapLayout = (typeof MEMMAP_POLICIES)[number];
+/** Where struct pages lie: `host-section` is chosen by looking at the machine (memmap-place.ts). */
+export type MemmapPolicy = MemmapLayout | 'host-section';
 
 /** sizeof(struct page). */
 export const STRUCT_PAGE_SIZE = 64;
@@ -59,14 +61,15 @@ export type MemmapFallback =
   | 'not-whole-pageblocks' // m % 512 != 0
   | 'nothing-left' // m would be the whole block, or the whole range
   | 'not-whole-leaves' // P % 2 MiB != 0
-  | 'gigantic'; // fewer 1 GiB pages would remain than the caller wants
+  | 'gigantic' // fewer 1 GiB pages would remain than the caller wants
+  | 'not-backed'; // the head of a block is not backed now (spec 9.F6)
 
 export type MemmapInput = {
   readonly startPfn: Pfn;
   readonly pages: number;
   /** Pages of a memory block; start and size of the range are multiples of it. */
   readonly blockPages: number;
-  readonly policy: MemmapPolicy;
+  readonly policy: MemmapLayout;
   /** memory_hotplug.memmap_on_memory. */
   readonly enabled: 'N' | 'Y' | 'force';
   /** MHP_MEMMAP_ON_MEMORY was among the caller's flags. */
@@ -199,7 +202,7 @@ type Tables = {
 };
 
 /** Table frames that the range needs and that are not there yet. */
-function pageTablesOf(input: MemmapInput, policy: MemmapPolicy): Tables {
+function pageTablesOf(input: MemmapInput, policy: MemmapLayout): Tables {
   const { startPfn, pages } = input;
   const endPfn = startPfn + pages;
   const out: Tables = { kernel: [], self: [], leaves1G: 0, leaves2M: 0 };
@@ -240,8 +243,8 @@ function pageTablesOf(input: MemmapInput, policy: MemmapPolicy): Tables {
 }
 
 function layOut(input: MemmapInput, policy: 'kernel', why: MemmapFallback | undefined): MemmapPlan;
-function layOut(input: MemmapInput, policy: MemmapPolicy, why: MemmapFallback | undefined): MemmapPlan | undefined;
-function layOut(input: MemmapInput, policy: MemmapPolicy, why: MemmapFallback | undefined): MemmapPlan | undefined {
+function layOut(input: MemmapInput, policy: MemmapLayout, why: MemmapFallback | undefined): MemmapPlan | undefined;
+function layOut(input: MemmapInput, policy: MemmapLayout, why: MemmapFallback | undefined): MemmapPlan | undefined {
   const { startPfn, pages, blockPages } = input;
   const blocks = pages / blockPages;
   const tables = pageTablesOf(input, policy);
@@ -283,134 +286,3 @@ function layOut(input: MemmapInput, policy: MemmapPolicy, why: MemmapFallback | 
 
 /** Tables in a head make it odd; what follows it must start at a pageblock. */
 const withTables = (head: number, tables: number): number => (tables === 0 ? head : roundUp(head, PAGEBLOCK_PAGES));
-
-// ------------------------------------------------------------------------------------- frames from existing memory
-
-/** A page table, and the frames that it serves. */
-export type MemmapTable = TableArea & { readonly pfn: Pfn };
-
-/** What an add took from existing memory. A value: forks share it. */
-export type MemmapFrames = {
-  readonly tables: readonly MemmapTable[];
-  /** By leaf of 2 MiB, that is by section: one frame of order 9; or the table and the 512 single frames instead. */
-  readonly chunks: readonly (readonly Pfn[])[];
-  /** All frames of them. */
-  readonly pages: number;
-};
-
-const MEMMAP_HOLDER = 'struct pages of added memory';
-const TABLES_HOLDER = 'page tables of added memory';
-
-/** The machine's one holder of that name, made when it is first needed. */
-function holderNamed(m: Machine, cls: PageClass, name: string): HolderId {
-  const there = m.holders.specs.findIndex((s) => s.class === cls && s.name === name);
-  return there >= 0 ? toHolderId(there) : m.addHolder({ class: cls, name }); // ids are rows of specs
-}
-
-/** Is there memory in [startPfn, endPfn) already? Then what maps it is there, too. */
-function isPresent(m: Machine, { startPfn, endPfn }: TableArea): boolean {
-  const first = Math.floor(startPfn / PAGES_PER_SECTION);
-  const end = Math.ceil(endPfn / PAGES_PER_SECTION);
-  if (end - first > m.sections.length) return presentSections(m).some((n) => n >= first && n < end);
-  for (let n = first; n < end; n++) if (m.sections.slotOf(n) >= 0) return true;
-  return false;
-}
-
-/**
- * Takes the frames that a plan needs of existing memory: near node first, then the others by distance.
- *
- * To be called before the sections appear: a table that something present uses already is not taken again, whether the
- * plan knew or not. A leaf of 2 MiB that cannot be had is replaced by 512 single frames and a table for them, as
- * vmemmap_populate_hugepages() does. All or nothing: a refusal gives everything back; what may stay is the type of
- * pageblocks that were claimed, as after any allocation. Cost O(frames of the plan).
- *
- * @param node  of the added memory; a node without memory so far begins like the machine's first
- * @returns no-memory (ENOMEM) when there is not enough above the watermarks
- */
-export function takeKernelMemmap(m: Machine, node: NodeId, plan: MemmapPlan): Result<MemmapFrames, Refusal> {
-  const missing = plan.kernelTables.filter((t) => !isPresent(m, t));
-  const tables: MemmapTable[] = [];
-  const chunks: Pfn[][] = [];
-  if (missing.length === 0 && plan.kernelChunks === 0) return ok({ tables, chunks, pages: 0 });
-
-  const near = m.nodes.includes(node) ? { node } : undefined;
-  const table = holderNamed(m, 'pagetable', TABLES_HOLDER);
-  const memmap = holderNamed(m, 'memmap', MEMMAP_HOLDER);
-  let pages = 0;
-  const take = (holder: HolderId, order: number): Pfn | -1 => {
-    const pfn = m.alloc(holder, toOrder(order), near);
-    if (pfn >= 0) pages += 2 ** order;
-    return pfn;
-  };
-  const takeTable = (served: TableArea): boolean => {
-    const pfn = take(table, 0);
-    if (pfn >= 0) tables.push({ ...served, pfn: toPfn(pfn) });
-    return pfn >= 0;
-  };
-  const takeLeaf = (): boolean => {
-    const leaf: Pfn[] = [];
-    chunks.push(leaf);
-    const into = (pfn: Pfn | -1): boolean => pfn >= 0 && leaf.push(toPfn(pfn)) > 0;
-    if (into(take(memmap, PAGEBLOCK_ORDER))) return true;
-    let all = into(take(table, 0));
-    for (let k = 0; all && k < PAGEBLOCK_PAGES; k++) all = into(take(memmap, 0));
-    return all;
-  };
-  let all = missing.every(takeTable);
-  for (let k = 0; all && k < plan.kernelChunks; k++) all = takeLeaf();
-  const frames: MemmapFrames = Object.freeze({ tables, chunks, pages });
-  if (all) return ok(frames);
-  releaseKernelMemmap(m, frames);
-  const wanted = missing.length + plan.kernelChunks * PAGEBLOCK_PAGES;
-  return err(refusal('no-memory', `the struct pages take ${wanted} frames of existing memory; ${pages} could be had`));
-}
-
-/**
- * Gives the frames back: struct pages in the order of their sections, then the tables, as arch_remove_memory() does.
- * @returns how many frames
- */
-export function releaseKernelMemmap(m: Machine, frames: MemmapFrames): number {
-  for (const leaf of frames.chunks) for (const pfn of leaf) m.free(pfn);
-  for (const t of frames.tables) m.free(t.pfn);
-  return frames.pages;
-}
-
-export type MemmapParts = {
-  readonly before: MemmapFrames | undefined;
-  readonly gone: MemmapFrames | undefined;
-  readonly after: MemmapFrames | undefined;
-};
-
-/**
- * The frames of a range of which `cut` goes: what goes with it, and what stays with the parts before and after. A table
- * stays as long as a part of the range needs it. Undefined where there is nothing. Cost O(sections).
- */
-export function splitMemmap(
-  frames: MemmapFrames | undefined,
-  range: { readonly start: Pfn; readonly end: Pfn },
-  cut: { readonly start: number; readonly end: number },
-): MemmapParts {
-  if (frames === undefined) return { before: undefined, gone: undefined, after: undefined };
-  const sections = (range.end - range.start) / PAGES_PER_SECTION;
-  const leaves = frames.chunks.length;
-  assert(leaves === 0 || leaves === sections, 'a leaf for each section', { leaves, sections });
-  const start = Math.max(range.start, cut.start);
-  const end = Math.min(range.end, cut.end);
-  assert(start < end, 'the cut lies in the range', { range, cut });
-
-  const serves = (t: TableArea, from: number, to: number): boolean => from < to && t.startPfn < to && from < t.endPfn;
-  const partOf = (t: TableArea): keyof MemmapParts =>
-    serves(t, range.start, start) ? 'before' : serves(t, end, range.end) ? 'after' : 'gone';
-  const part = (name: keyof MemmapParts, from: number, to: number): MemmapFrames | undefined => {
-    const at = (pfn: number): number => (pfn - range.start) / PAGES_PER_SECTION;
-    const tables = frames.tables.filter((t) => partOf(t) === name);
-    const chunks = leaves === 0 ? [] : frames.chunks.slice(at(from), at(to));
-    const pages = chunks.reduce((n, leaf) => n + (leaf.length === 1 ? PAGEBLOCK_PAGES : leaf.length), tables.length);
-    return pages === 0 ? undefined : Object.freeze({ tables, chunks, pages });
-  };
-  return {
-    before: part('before', range.start, start),
-    gone: part('gone', start, end),
-    after: part('after', end, range.end),
-  };
-}

@@ -282,12 +282,12 @@ describe('what an add does', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('AD5 a block that hosts its memmap must be backed at its head: EINVAL, and nothing changes', () => {
+  it('AD5 a block that hosts its memmap must be backed at its head: ENOSPC, and nothing changes', () => {
     const m = boot({ memmapOnMemory: 'Y' });
     const before = tables(m);
     const usable = [{ start: toPfn(section(32) + 1), end: section(33) }];
     const r = m.addMemory(sections(32, 33), node0, { memmap: 'self-block', usable });
-    expect(r).toMatchObject({ error: { reason: 'bad-request', errno: 'EINVAL' } });
+    expect(r).toMatchObject({ error: { reason: 'not-backed', errno: 'ENOSPC' } });
     expect(tables(m)).toEqual(before);
     const head = [{ start: section(32), end: toPfn(section(32) + PAGEBLOCK_PAGES) }];
     add(m, sections(32, 33), node0, { memmap: 'self-block', usable: head });

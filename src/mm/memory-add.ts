@@ -4,7 +4,7 @@
 //   check      name, reach                                                   EINVAL E2BIG                     -
 //   reserve    the addresses, /proc/iomem                                    EEXIST                           released
 //   check      whole blocks, group, node, not there                          EINVAL EEXIST                    -
-//   memmap     plan (spec 4.3); `kernel` takes frames of existing memory     ENOMEM                           given back
+//   memmap     placed (memmap-place.ts); takes frames of existing memory      ENOMEM ENOSPC EINVAL             given back
 //   ═══ point of no return ═══
 //   appear     node, sections, blocks with group and memmap; frames that are not backed are marked
 //   merge      its resource with its neighbours', if the driver asks
@@ -17,13 +17,14 @@
 
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
-import { type BlockId, type HolderId, type NodeId, type Pfn, toBlockId, toHolderId, toPfn } from '#base/units';
+import { type BlockId, type NodeId, type Pfn, toBlockId } from '#base/units';
 import type { LogLine } from './events.ts';
 import { MAX_PFN, PAGE_SIZE, PAGES_PER_SECTION } from './geometry.ts';
 import type { Machine } from './machine.ts';
-import { type MemmapFallback, type MemmapPolicy, planMemmap, presentSections, takeKernelMemmap } from './memmap.ts';
+import { type MemmapFallback, type MemmapPolicy, presentSections } from './memmap.ts';
+import { type MemmapWish, markHosts, placeHeads, placeMemmap } from './memmap-place.ts';
 import type { GroupId } from './memory-group.ts';
-import type { PageClass } from './page-class.ts';
+import { placeUnbacked } from './memory-usable.ts';
 import { type Refusal, type RefusalReason, refusal } from './refusal.ts';
 import type { Resource } from './resource.ts';
 import type { OnlineType } from './zone-choice.ts';
@@ -32,12 +33,14 @@ export type MemoryRange = { readonly start: Pfn; readonly end: Pfn };
 
 export type AddOptions = {
   /** Where its struct pages lie; default `kernel`. `self-block` needs memmap_on_memory (spec 4.3), else it is `kernel`. */
-  readonly memmap?: MemmapPolicy;
+  readonly memmap?: MemmapWish;
+  /** Blocks that are to host them, for `host-section` and `auto`; default: those of the node, else its own lowest ones. */
+  readonly memmapHosts?: readonly BlockId[];
   /** Where its part of the kernel's page tables lies; default `kernel`. `self` is the wish of Ishimatsu's talk 2013. */
   readonly pageTables?: 'kernel' | 'self';
   /** 1 GiB pages that it must be able to give: a policy that leaves fewer falls back to `kernel`. Default 0. */
   readonly gigantic?: number;
-  /** Parts that are backed now; default all. The rest comes online as never plugged (spec 5.2). */
+  /** Parts that are backed now; default all. The rest is never plugged until it grows (memory-usable.ts; spec 5.2, 9.F6). */
   readonly usable?: readonly MemoryRange[];
   /** Blocks that the online policy looks at as one. */
   readonly group?: GroupId;
@@ -105,25 +108,23 @@ function addReserved(
   for (let n = Math.floor(start / PAGES_PER_SECTION); n < end / PAGES_PER_SECTION; n++) {
     if (m.sections.slotOf(n) >= 0) return err(refusal('exists', `section ${n} is present already`));
   }
-  const plan = planMemmap({
+  const placed = placeMemmap(m, {
     startPfn: start,
     pages: end - start,
     blockPages,
-    policy: options.memmap ?? 'kernel',
+    node,
+    wish: options.memmap ?? 'kernel',
     enabled: m.hotplug.settings.memmapOnMemory,
     callerAsks: options.memmap !== undefined && options.memmap !== 'kernel',
     profile: m.profile,
     pageTables: options.pageTables ?? 'kernel',
     present: presentSections(m),
     ...(options.gigantic === undefined ? {} : { gigantic: options.gigantic }),
+    ...(options.memmapHosts === undefined ? {} : { hosts: options.memmapHosts }),
+    ...(options.usable === undefined ? {} : { usable: options.usable }),
   });
-  const headFits = headsAreUsable(plan.headPages, range, blockPages, options.usable);
-  if (!headFits) {
-    const message = 'the head of each block must be backed to host the memmap';
-    return err(refusal('bad-request', message));
-  }
-  const frames = takeKernelMemmap(m, node, plan);
-  if (!frames.ok) return err(frames.error);
+  if (!placed.ok) return err(placed.error);
+  const { plan, frames } = placed.value;
 
   // ═══ Point of no return: nothing below can fail. ═══
   if (!m.nodes.includes(node)) m.onlineNode(node);
@@ -139,7 +140,9 @@ function addReserved(
   }
   if (group !== undefined) group.blocks += count;
   m.growTables();
-  placeHeads(m, first, plan.headPages);
+  const inHeads = placeHeads(m, first, plan);
+  const leaves = inHeads.length > 0 ? inHeads : frames.leaves;
+  markHosts(m, leaves, start);
   m.blocks.stayed.fill(0, row, row + count); // the heads leave with their blocks; nothing else is there
   placeUnbacked(m, range, options.usable);
   m.hotplug.ranges.push({
@@ -149,7 +152,7 @@ function addReserved(
     policy: plan.policy,
     memmapPages: plan.memmapPages,
     directMap: plan.directMap,
-    memmap: frames.value,
+    memmap: Object.freeze({ tables: frames.tables, leaves }),
   });
   m.hotplug.ranges.sort((a, b) => a.start - b.start);
   if (options.merge === true) m.hotplug.resources.merge(resource);
@@ -164,7 +167,7 @@ function addReserved(
     blocks,
     memmap: plan.policy,
     memmapWhy: plan.why,
-    kernelPages: frames.value.pages,
+    kernelPages: placed.value.kernelPages,
     onlined,
   });
 }
@@ -204,45 +207,4 @@ function taken(m: Machine, { start, end }: MemoryRange, by: Resource): Refusal {
   const text = `Unable to reserve System RAM region: ${digits(start)}->${digits(end)}`;
   m.onLog?.({ level: 'debug', text });
   return refusal('exists', `${text}: ${by.name} has ${hex(by.start)}-${hex(by.end)}`);
-}
-
-/** Spec 4.4: the memmap is written before anything comes online, so that its frames must be backed. */
-function headsAreUsable(
-  heads: Int32Array,
-  range: MemoryRange,
-  blockPages: number,
-  usable: readonly MemoryRange[] | undefined,
-): boolean {
-  if (usable === undefined) return true;
-  return heads.every((pages, k) => {
-    const start = range.start + k * blockPages;
-    return pages === 0 || usable.some((u) => u.start <= start && start + pages <= u.end);
-  });
-}
-
-/** One holder for all adds: memory that comes and goes for ever must not leave holders behind. */
-function holderNamed(m: Machine, cls: PageClass, name: string): HolderId {
-  const there = m.holders.specs.findIndex((s) => s.class === cls && s.name === name);
-  return there >= 0 ? toHolderId(there) : m.addHolder({ class: cls, name }); // ids are rows of specs
-}
-
-/** The frames that hold the memmap have an owner, too: the account of every frame. */
-function placeHeads(m: Machine, first: BlockId, heads: Int32Array): void {
-  if (!heads.some((n) => n > 0)) return;
-  const holder = holderNamed(m, 'memmap', 'memmap on memory');
-  heads.forEach((pages, k) => {
-    const start = (first + k) * m.blockPages;
-    if (pages > 0) m.place(holder, toPfn(start), toPfn(start + pages));
-  });
-}
-
-function placeUnbacked(m: Machine, range: MemoryRange, usable: readonly MemoryRange[] | undefined): void {
-  if (usable === undefined) return;
-  const holder = holderNamed(m, 'unplugged', 'not backed');
-  let at: number = range.start;
-  for (const u of [...usable].sort((a, b) => a.start - b.start)) {
-    if (u.start > at) m.place(holder, toPfn(at), u.start);
-    at = Math.max(at, u.end);
-  }
-  if (at < range.end) m.place(holder, toPfn(at), range.end);
 }

@@ -2,6 +2,7 @@
 //
 //   step       what                                                      refusal                undo
 //   check      online? RAM throughout? one zone?  now going-offline      EINVAL                 online again
+//              does it host struct pages of others (9.D, D2)?            EBUSY  hosts
 //   look       blockersIn: anything that can never move?                 EBUSY  unmovable       -
 //   quiesce    per-CPU lists of the pool drained and off                                        on again
 //   isolate    one pageblock a step; looked at again first               EBUSY  unmovable       its own type again
@@ -32,6 +33,7 @@ import { NOBODY } from './frame-owners.ts';
 import { MIGRATE_MOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import { dissolveFreeHugePages, isFreeHugePage, migrateWithPools } from './hugetlb.ts';
 import type { Machine } from './machine.ts';
+import { guestsInTheWay } from './memmap-where.ts';
 import { BLOCK_GOING_OFFLINE, BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
 import { countGroup, headManaged } from './memory-online.ts';
 import { offlineTargets } from './migrate.ts';
@@ -255,11 +257,20 @@ export class OfflineWork {
       blocks.state[row] = BLOCK_ONLINE;
     });
     m.emit({ type: 'going-offline', block });
+    if (this.#onRefusal === 'restore' && this.#evictors.some((e) => e.ready !== undefined)) {
+      const before = m.fork();
+      this.#ladder.push(() => m.rollBack(before));
+    }
     for (const e of this.#evictors) {
       const ready = e.ready?.(m, block);
       if (ready === undefined) continue;
       if (!ready.ok) return this.#refuse(ready.error);
       if (ready.value !== undefined) this.#ladder.push(ready.value);
+    }
+    const guests = guestsInTheWay(m, block);
+    if (guests.length > 0) {
+      const message = `block ${block} hosts struct pages of others that are in use, the first: ${guests[0]?.name}`;
+      return this.#refuse(refusal('hosts', message, guests));
     }
     const startPfn = toPfn(block * m.blockPages + blocks.vmemmapPages[row]);
     this.#start = m.sections.indexOf(startPfn);

@@ -17,7 +17,7 @@ import { LinuxZones, type Params } from '../../test/model/linux-zones.ts';
 import { PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
 import { AUTO_ONLINE, KERNEL_NAMES, type KernelName } from './kernel-profile.ts';
 import { Machine, type Snapshot } from './machine.ts';
-import { MEMMAP_POLICIES, type MemmapPolicy } from './memmap.ts';
+import { MEMMAP_POLICIES, type MemmapLayout as MemmapPolicy } from './memmap.ts';
 import type { AddOptions } from './memory-add.ts';
 import type { GroupId } from './memory-group.ts';
 import { CLASS_TRAITS, type PageClass, ZONE_MOVABLE, ZONE_NAMES, type ZoneIndex } from './page-class.ts';
@@ -313,7 +313,13 @@ function removeEvent(w: World): string {
   let end = first + 1 + prng.below(4);
   const added = [...model.ranges.values()];
   if (added.length > 0 && prng.chance(0.85)) {
-    ({ first, end } = prng.pick(added));
+    // Most are online somewhere, which ends it early: those that are not are preferred.
+    const offline = (r: Range): boolean =>
+      Array.from({ length: r.end - r.first }, (_, k) => model.blocks.get(r.first + k)).every(
+        (b) => b?.zone === undefined,
+      );
+    const idle = added.filter(offline);
+    ({ first, end } = prng.pick(idle.length > 0 && prng.chance(0.6) ? idle : added));
     if (prng.chance(0.4)) first += prng.below(end - first);
     if (prng.chance(0.4)) end -= prng.below(end - first);
     if (prng.chance(0.1)) end += 1;
@@ -390,10 +396,13 @@ function offlineEvent(w: World): string {
   const id = prng.chance(0.1) ? prng.below(LAST_BLOCK) : prng.pick([...model.blocks.keys()]);
   const b = model.blocks.get(id);
   const used = b === undefined ? { movable: 0, fixed: 0 } : usedIn(w, id);
+  const guests = [...model.blocks].filter(([k, o]) => k !== id && o.range === b?.range && o.zone !== undefined);
   let errno: ErrnoName | undefined;
   if (b === undefined) errno = 'ENOENT';
   else if (b.zone === undefined) errno = 'EINVAL';
-  else if (used.fixed > 0) errno = 'EBUSY'; // no kernel page is ever in Movable: checked with the holders
+  else if (used.fixed > 0)
+    errno = 'EBUSY'; // no kernel page is ever in Movable: checked with the holders
+  else if (b.policy === 'self-range' && b.head > 0 && guests.length > 0) errno = 'EBUSY'; // HB3: it hosts their memmap
   // Room for what moves: other nodes with memory, else the own; never from a kernel zone into Movable.
   const others = m.pools.some((p) => p.node !== b?.node && p.managed > 0);
   let room = 0;

@@ -16,7 +16,10 @@ import { type NodeId, toBlockId, toPfn } from '#base/units';
 import { PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
 import type { AddedRange } from './hotplug.ts';
 import type { Machine } from './machine.ts';
-import { type MemmapFrames, PAGES_PER_GIGABYTE, releaseKernelMemmap, splitMemmap } from './memmap.ts';
+import { PAGES_PER_GIGABYTE } from './memmap.ts';
+import { type MemmapFrames, pfnOfSlot, splitMemmap } from './memmap-frames.ts';
+import { releaseLeaf } from './memmap-place.ts';
+import { blockOf, guestLeaves, leafPfn, leavesOf, settleHosts } from './memmap-where.ts';
 import type { MemoryRange } from './memory-add.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
 import { forgetPoison } from './memory-failure.ts';
@@ -56,20 +59,14 @@ export function removeMemory(m: Machine, range: MemoryRange): Result<RemoveRepor
     m.onLog?.({ level: 'warn', text: message });
     return err(refusal('still-online', message));
   }
-  const hosted = Array.from({ length: count }, (_, k) => (blocks.vmemmapPages[row + k] as number) > 0);
-  const wholeRange = m.hotplug.ranges.some((r) => r.policy === 'self-range' && r.start < end && start < r.end);
-  if (!wholeRange && hosted.some((h) => h !== hosted[0])) {
-    return err(refusal('bad-request', 'some of the blocks host their own memmap and some do not: remove them apart'));
-  }
-  for (const r of m.hotplug.ranges) {
-    const inside = start <= r.start && r.end <= end;
-    if (r.policy !== 'self-range' || inside || r.end <= start || end <= r.start) continue;
-    return err(refusal('bad-request', 'memory whose head hosts the memmap of all of it can only be removed whole'));
-  }
+  const refused = memmapInTheWay(m, range);
+  if (refused !== undefined) return err(refused);
 
   // ═══ Point of no return: nothing below can fail. ═══
   const nodes = new Set<NodeId>();
   const perBlock = blockPages / PAGES_PER_SECTION;
+  releaseAddresses(m, start, end);
+  const kernelPages = forgetRanges(m, start, end);
   // Last block first, so that holders get their slots back in the order in which the add took them (A3).
   for (let k = count - 1; k >= 0; k--) {
     nodes.add(blocks.node[row + k] as NodeId);
@@ -82,11 +79,42 @@ export function removeMemory(m: Machine, range: MemoryRange): Result<RemoveRepor
   }
   blocks.remove(first, count);
   m.growTables();
-  releaseAddresses(m, start, end);
-  const kernelPages = forgetRanges(m, start, end);
+  settleHosts(m);
   const gone = [...nodes].filter((n) => m.tryOfflineNode(n));
   m.emit({ type: 'remove', start, end, node: [...nodes][0] as NodeId });
   return ok({ blocks: count, kernelPages, nodes: gone });
+}
+
+/**
+ * Struct pages that forbid it: blocks of adds that host themselves beside others (Linux: all or none), a part of a range
+ * whose head describes the rest, and blocks that host others that stay (D2).
+ */
+function memmapInTheWay(m: Machine, { start, end }: MemoryRange): Refusal | undefined {
+  const inside = (pfn: number): boolean => start <= pfn && pfn < end;
+  const touched = m.hotplug.ranges.filter((r) => r.start < end && start < r.end);
+  const covered = touched.reduce((n, r) => n + Math.min(r.end, end) - Math.max(r.start, start), 0);
+  const hosting = touched.filter((r) => r.policy === 'self-block').length;
+  const wholeRange = touched.some((r) => r.policy === 'self-range');
+  if (!wholeRange && hosting > 0 && (hosting < touched.length || covered < end - start)) {
+    return refusal('bad-request', 'some of the blocks host their own memmap and some do not: remove them apart');
+  }
+  for (const r of touched) {
+    if (r.policy !== 'self-range' || (inside(r.start) && r.end <= end)) continue;
+    for (const { section, leaf } of leavesOf(m, r.start, r.end)) {
+      const pfn = leafPfn(m, leaf);
+      if (pfn < r.start || r.end <= pfn || inside(pfn) === inside(section * PAGES_PER_SECTION)) continue;
+      return refusal('bad-request', 'memory whose head hosts the memmap of all of it can only be removed whole');
+    }
+  }
+  for (const host of m.hotplug.hosts) {
+    if (!inside(host * m.blockPages)) continue;
+    for (const { section } of guestLeaves(m, host)) {
+      const pfn = section * PAGES_PER_SECTION;
+      if (inside(pfn)) continue;
+      return refusal('hosts', `block ${host} hosts the struct pages of block ${blockOf(m, pfn)}: move them first`);
+    }
+  }
+  return undefined;
 }
 
 /** The adds that [start, end) came by are gone, or cut to what is left of them. @returns frames that their memmaps gave back */
@@ -99,12 +127,21 @@ function forgetRanges(m: Machine, start: number, end: number): number {
       continue;
     }
     const { before, gone, after } = splitMemmap(r.memmap, r, { start, end });
-    if (r.start < start) left.push({ ...partOf(r, r.start, start), memmap: before });
-    if (end < r.end) left.push({ ...partOf(r, end, r.end), memmap: after });
+    if (r.start < start && before !== undefined) left.push({ ...partOf(r, r.start, start), memmap: before });
+    if (end < r.end && after !== undefined) left.push({ ...partOf(r, end, r.end), memmap: after });
     if (gone !== undefined) given.push(gone);
   }
   m.hotplug.ranges = left;
-  return given.reduce((pages, frames) => pages + releaseKernelMemmap(m, withoutShared(left, frames)), 0);
+  let pages = 0;
+  for (const { leaves, tables } of given.map((frames) => withoutShared(left, frames))) {
+    for (const leaf of leaves) {
+      const pfn = leafPfn(m, leaf);
+      if (pfn < start || end <= pfn) pages += releaseLeaf(m, leaf); // the others go with their blocks
+    }
+    for (const t of tables) m.free(pfnOfSlot(m, t.slot));
+    pages += tables.length;
+  }
+  return pages;
 }
 
 /**
@@ -116,11 +153,10 @@ function withoutShared(ranges: AddedRange[], frames: MemmapFrames): MemmapFrames
     const heir = ranges.findIndex((r) => r.start < t.endPfn && t.startPfn < r.end);
     if (heir < 0) return true;
     const r = ranges[heir] as AddedRange; // found above
-    const own = r.memmap ?? { tables: [], chunks: [], pages: 0 };
-    ranges[heir] = { ...r, memmap: { ...own, tables: [...own.tables, t], pages: own.pages + 1 } };
+    ranges[heir] = { ...r, memmap: { ...r.memmap, tables: [...r.memmap.tables, t] } };
     return false;
   });
-  return { ...frames, tables, pages: frames.pages - (frames.tables.length - tables.length) };
+  return { ...frames, tables };
 }
 
 /** Gives the addresses back, add by add: neighbours that came apart are lines of their own in /proc/iomem. */
