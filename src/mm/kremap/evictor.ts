@@ -8,7 +8,8 @@
 //   all else           not kernel memory
 //
 //   prepare   a way back: an offline that is refused later brings displaced pages home before their pageblocks are used again
-//   evict     home, where frames are held for the page; by whole leaf, where that is the policy; else anywhere
+//   evict     by its owner, if that says that it moves it: no address is displaced
+//             home, where frames are held for the page; by whole leaf, where that is the policy; else anywhere
 //   commit    nothing: addresses live on without their memory
 //
 // Spec 9.C; Hansen 2005: "Kernel will transparently move the contents of these physical pages to new pages, keeping constant
@@ -19,6 +20,7 @@ import type { Evictor, Occupant } from '../evictor.ts';
 import type { HolderSpec } from '../holder.ts';
 import { kernelClassOf } from '../kernel-class.ts';
 import type { Machine } from '../machine.ts';
+import { migrateAllocation, moverAt, offlineTargets } from '../migrate.ts';
 import { CLASS_TRAITS } from '../page-class.ts';
 import type { Pool } from '../pool.ts';
 import type { BlockerCause } from '../refusal.ts';
@@ -93,6 +95,10 @@ export function remapEvictor(options: RemapOptions = {}): Evictor {
       return ok(() => undoEvacuation(kremapState(m), start, start + range.end - range.start));
     },
     evict(m, a) {
+      if (moverAt(m, a.head) !== undefined) {
+        const moved = migrateAllocation(m, a.head, offlineTargets(m, m.poolAt(a.head) as Pool)); // it lies in a block online
+        return moved === 'final' ? 'unmovable' : moved;
+      }
       const k = kremapState(m);
       const part = partAt(k, a.head);
       if (part === undefined) return 'unmovable'; // claims said yes to none such

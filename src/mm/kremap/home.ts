@@ -2,7 +2,7 @@
 //
 //   frame v of a displaced address v      a page may come home             otherwise
 //   removed, or offline                   no                               -
-//   held, online                          yes                              stays held (va_blocked)
+//   held, online, not isolated            yes                              stays held (va_blocked)
 //   isolated, free: an offline that is    yes, while all CPUs stand still  held
 //     being undone
 //   coming online                         yes, before anything is free     held: "the new frame stays offline"
@@ -49,10 +49,11 @@ function homeIndex(m: Machine, part: Part): number {
 const allows = (pool: Pool | undefined, part: Part): pool is Pool =>
   pool !== undefined && pool.zone <= CLASS_TRAITS[part.cls].topZone;
 
-/** All of the part's own frames are held, and it may lie there. */
+/** All of the part's own frames are held, it may lie there, and nobody is emptying the pageblock. */
 export function isHomeHeld(k: KremapState, part: Part): boolean {
   const first = homeIndex(k.m, part);
-  if (first < 0 || !allows(k.m.poolAt(first), part)) return false;
+  const pool = first < 0 ? undefined : k.m.poolAt(first);
+  if (!allows(pool, part) || isIsolated(pool, first)) return false;
   for (let i = first; i < first + (1 << part.order); i++) if (!isHead(k.m, i) || !k.isHeld(i)) return false;
   return true;
 }

@@ -26,7 +26,7 @@
 // Spec 9.C; Hansen 2005, step 3.
 
 import { err, ok, type Result } from '#base/result';
-import { type Pfn, toPfn } from '#base/units';
+import { type Pfn, toBlockId, toPfn } from '#base/units';
 import type { Undo } from '../evictor.ts';
 import { PAGEBLOCK_PAGES } from '../geometry.ts';
 import type { Machine } from '../machine.ts';
@@ -245,6 +245,7 @@ function evacuate(m: Machine, range: MemoryRange, options: EvacuateOptions): Res
   for (const a of [...allocationsIn(m, first, first + end - start)]) {
     if (failed !== undefined) break;
     const n = 1 << a.order;
+    if (a.cls === 'memmap' && isOwnMemmap(m, a.head)) continue; // leaves with its block
     if ((m.sections.allocationAt(a.head)?.head ?? -1) !== a.head) continue; // went with its whole leaf
     if (options.deadline?.() === true) {
       failed = refusal('interrupted', `the deadline came when ${movedPages(k) - before} pages had moved`);
@@ -273,6 +274,13 @@ function evacuate(m: Machine, range: MemoryRange, options: EvacuateOptions): Res
   holdDisplaced(k, start, end);
   for (const back of undo.reverse()) back();
   return keep ? ok({ pages, left: left.items }) : err(failed as Refusal);
+}
+
+/** Does the frame hold struct pages of the very block that it lies in (memmap_on_memory)? */
+function isOwnMemmap(m: Machine, index: number): boolean {
+  const pfn: number = m.sections.pfnOf(index);
+  const row = m.blocks.rowOf(toBlockId(Math.floor(pfn / m.blockPages)));
+  return row >= 0 && pfn % m.blockPages < (m.blocks.vmemmapPages[row] as number);
 }
 
 /** Back to the frames that it left, which are free in their isolated pageblock. All CPUs stand still. */

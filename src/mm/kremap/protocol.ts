@@ -217,8 +217,9 @@ class Move {
     return this.#m.read(this.#m.sections.pfnOf(index));
   }
 
-  switch(): MoveFailure | undefined {
+  switch(): undefined {
     const k = this.#k;
+    this.#ladder.push(() => this.shootdown()); // after the entries are back: who looked meanwhile has the new frame
     for (const part of this.#parts) {
       const { head, order, to, va, image } = part;
       if (part.kernel !== 'K') {
@@ -233,7 +234,6 @@ class Move {
         k.remap(va + i, this.#m.sections.pfnOf(to + i), image, this.#manner.whole);
       }
     }
-    return undefined;
   }
 
   shootdown(): undefined {
