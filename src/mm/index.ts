@@ -37,6 +37,16 @@ export { AUTO_ONLINE, type AutoOnline, KERNEL_NAMES, type KernelName, type Kerne
 export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
 export { type MemmapPlan, type MemmapPolicy, planMemmap } from './memmap.ts';
+export { memmapEvictor } from './memmap-evictor.ts';
+export {
+  MEMMAP_FAULT_POINTS,
+  type MemmapCounters,
+  MemmapMove,
+  type MemmapMoveReport,
+  type MoveTarget,
+  memmapCounters,
+  moveMemmap,
+} from './memmap-move.ts';
 export { MEMMAP_WISHES, type MemmapWish } from './memmap-place.ts';
 export { formatSelfRangeEvent, SelfRange, type SelfRangeEvent } from './memmap-self-range.ts';
 export { type MemmapStat, memmapStat, structPageOf } from './memmap-where.ts';

@@ -18,6 +18,7 @@ import type { AddedRange } from './hotplug.ts';
 import type { Machine } from './machine.ts';
 import { PAGES_PER_GIGABYTE } from './memmap.ts';
 import { type MemmapFrames, pfnOfSlot, splitMemmap } from './memmap-frames.ts';
+import { forgetMoves } from './memmap-move.ts';
 import { releaseLeaf } from './memmap-place.ts';
 import { blockOf, guestLeaves, leafPfn, leavesOf, settleHosts } from './memmap-where.ts';
 import type { MemoryRange } from './memory-add.ts';
@@ -80,6 +81,7 @@ export function removeMemory(m: Machine, range: MemoryRange): Result<RemoveRepor
   blocks.remove(first, count);
   m.growTables();
   settleHosts(m);
+  forgetMoves(m, first * perBlock, (first + count) * perBlock);
   const gone = [...nodes].filter((n) => m.tryOfflineNode(n));
   m.emit({ type: 'remove', start, end, node: [...nodes][0] as NodeId });
   return ok({ blocks: count, kernelPages, nodes: gone });
