@@ -238,6 +238,8 @@ function evacuate(m: Machine, range: MemoryRange, options: EvacuateOptions): Res
   }
   const k = kremapState(m);
   const undo = isolate(m, first, first + end - start);
+  // A whole leaf that reaches over the range's ends goes, too.
+  const cover = { start: start - (start % PAGEBLOCK_PAGES), end: Math.ceil(end / PAGEBLOCK_PAGES) * PAGEBLOCK_PAGES };
   const traces: Trace[] = [];
   const left = new BlockerList();
   const before = movedPages(k);
@@ -269,9 +271,9 @@ function evacuate(m: Machine, range: MemoryRange, options: EvacuateOptions): Res
   const pages = movedPages(k) - before;
   if (!keep) {
     for (const t of traces.reverse()) takeBack(k, t);
-    undoEvacuation(k, start, end); // and what went along with a whole leaf
+    undoEvacuation(k, cover.start, cover.end); // and what went along with a whole leaf
   }
-  holdDisplaced(k, start, end);
+  holdDisplaced(k, cover.start, cover.end);
   for (const back of undo.reverse()) back();
   return keep ? ok({ pages, left: left.items }) : err(failed as Refusal);
 }

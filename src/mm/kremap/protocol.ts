@@ -198,7 +198,7 @@ class Move {
       if (this.#m.spec.contents !== 'bytes') continue;
       for (let i = 0; i < 1 << order; i++) {
         const page = this.#read(head + i);
-        if (page.some((byte) => byte !== 0)) this.#m.write(this.#m.sections.pfnOf(to + i), 0, page);
+        if (!isZero(page)) this.#m.write(this.#m.sections.pfnOf(to + i), 0, page);
       }
     }
   }
@@ -206,8 +206,7 @@ class Move {
   #uncopy(to: number, order: number): void {
     if (this.#m.spec.contents === 'bytes') {
       for (let i = to; i < to + (1 << order); i++) {
-        if (this.#read(i).some((byte) => byte !== 0))
-          this.#m.write(this.#m.sections.pfnOf(i), 0, new Uint8Array(PAGE_SIZE));
+        if (!isZero(this.#read(i))) this.#m.write(this.#m.sections.pfnOf(i), 0, new Uint8Array(PAGE_SIZE));
       }
     }
     this.#m.sections.vacate(to, order);
@@ -249,8 +248,7 @@ class Move {
         const state = i === 0 ? META_STATE : 0; // a pin since then is no difference in contents
         if ((sections.metaAt(head + i) & ~state) !== (sections.metaAt(to + i) & ~state)) return 'raced';
         if (this.#m.spec.contents !== 'bytes') continue;
-        const copy = this.#read(to + i);
-        if (this.#read(head + i).some((byte, at) => byte !== copy[at])) return 'raced';
+        if (!isSame(this.#read(head + i), this.#read(to + i))) return 'raced';
       }
       if ((sections.metaAt(head) & META_PINNED) !== 0) return 'pinned';
     }
@@ -297,6 +295,22 @@ class Move {
     const own = this.#m.holders.holderOf(slot) === this.#k.pageTableHolder;
     if (kernel === 'T' && !own && this.#m.holders.indexOf(slot) === 0) counters.rootLoads += this.#m.spec.cpus ?? 1;
   }
+}
+
+/** Whole frames, by words. */
+const words = (page: Uint8Array): Int32Array => new Int32Array(page.buffer, page.byteOffset, page.length >>> 2);
+
+function isZero(page: Uint8Array): boolean {
+  const x = words(page);
+  for (let i = 0; i < x.length; i++) if (x[i] !== 0) return false;
+  return true;
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  const x = words(a);
+  const y = words(b);
+  for (let i = 0; i < x.length; i++) if (x[i] !== y[i]) return false;
+  return true;
 }
 
 /** Is nothing allocated from its pageblock? */

@@ -38,13 +38,14 @@ function cut(pool: Pool, i: number, of: number, order: number): number {
   return i;
 }
 
-/** A free pageblock of Movable becomes Unmovable. @returns its first frame in the pool; -1 = there is none whole. */
-function claim(pool: Pool): number {
+/** Takes 2^order frames of a whole free pageblock of Movable, which becomes Unmovable. @returns the first; -1 = none */
+function claim(pool: Pool, order: number): number {
   const of = smallest(pool, PAGEBLOCK_ORDER, MIGRATE_MOVABLE);
   if (of < 0) return -1;
-  const i = cut(pool, pool.alloc.area.first(of, MIGRATE_MOVABLE), of, PAGEBLOCK_ORDER);
+  const i = pool.alloc.area.first(of, MIGRATE_MOVABLE);
+  pool.alloc.take(i, of);
   pool.alloc.setPageblockType(i, MIGRATE_UNMOVABLE);
-  pool.alloc.put(i, PAGEBLOCK_ORDER);
+  for (let o = of - 1; o >= order; o--) pool.alloc.put(i + (1 << o), o);
   return i;
 }
 
@@ -53,10 +54,8 @@ function takeFrom(pool: Pool, order: number): number {
     const of = smallest(pool, order, mt);
     if (of >= 0) return cut(pool, pool.alloc.area.first(of, mt), of, order);
   }
-  if (order <= PAGEBLOCK_ORDER) {
-    const i = claim(pool);
-    if (i >= 0) return cut(pool, i, PAGEBLOCK_ORDER, order);
-  }
+  const claimed = order <= PAGEBLOCK_ORDER ? claim(pool, order) : -1;
+  if (claimed >= 0) return claimed;
   const of = smallest(pool, order, MIGRATE_MOVABLE);
   return of < 0 ? -1 : cut(pool, pool.alloc.area.first(of, MIGRATE_MOVABLE), of, order);
 }
@@ -95,14 +94,19 @@ export function findWhole(m: Machine, list: Int32Array): number {
   for (const id of list) {
     const pool = m.pools[id] as Pool;
     if (!roomIn(pool, PAGEBLOCK_PAGES)) continue;
-    for (const mt of KERNEL_TYPES) {
+    for (const mt of [...KERNEL_TYPES, MIGRATE_MOVABLE]) {
       const of = smallest(pool, PAGEBLOCK_ORDER, mt);
       if (of >= 0) return pool.alloc.area.first(of, mt) + pool.base;
     }
-    const i = claim(pool);
-    if (i >= 0) return i + pool.base;
   }
   return -1;
+}
+
+/** A pageblock of Movable in which kernel pages are now becomes Unmovable. */
+export function makeUnmovable(m: Machine, index: number): void {
+  const pool = m.poolAt(index) as Pool; // taken from one
+  const i = index - pool.base;
+  if (pool.alloc.area.typeOf(i) === MIGRATE_MOVABLE) pool.alloc.setPageblockType(i, MIGRATE_UNMOVABLE);
 }
 
 /** Takes exactly these frames, if all of them are free in one pool's area. @returns false, and nothing is taken, if not */

@@ -13,7 +13,7 @@ import { PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from '../geometry.ts';
 import { allocationsIn } from '../page-isolation.ts';
 import type { KremapState } from './kremap-state.ts';
 import { type MoveFailure, movePages, type Part, type Place, partAt } from './protocol.ts';
-import { findWhole, giveBack, takeExactly } from './target.ts';
+import { findWhole, giveBack, makeUnmovable, takeExactly } from './target.ts';
 
 /**
  * Moves the leaf around the address of `part` as a whole.
@@ -45,6 +45,7 @@ export function moveWholeLeaf(k: KremapState, part: Part, list: Int32Array): 'mo
       }
       undo.push(() => giveBack(m, p.to, p.order));
     }
+    makeUnmovable(m, base);
     return () => {
       for (const back of undo.reverse()) back();
     };
