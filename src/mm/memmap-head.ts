@@ -32,6 +32,7 @@ import { holderNamed } from './memmap-frames.ts';
 import { blockOf, VACANT_HOLDER } from './memmap-where.ts';
 import { BLOCK_GOING_OFFLINE, BLOCK_OFFLINE } from './memory-block.ts';
 import { headManaged } from './memory-online.ts';
+import { ZONE_NORMAL } from './page-class.ts';
 import { allocationsIn } from './page-isolation.ts';
 import type { Pool } from './pool.ts';
 
@@ -45,9 +46,9 @@ export type LeafPlace = {
   readonly giveBack: () => void;
 };
 
-/** Would the zone still have its min if it gave a pageblock away? */
+/** Would the zone still have its min, and what it keeps for those who need it more, if it gave a pageblock away? */
 export const spares = (pool: Pool): boolean =>
-  (pool.nrFree[0] as number) - PAGEBLOCK_PAGES > (pool.marks[4 + pool.zone] as number);
+  (pool.nrFree[0] as number) - PAGEBLOCK_PAGES > (pool.marks[4 + Math.max(pool.zone, ZONE_NORMAL)] as number);
 
 /** Takes a pageblock of a zone that is free throughout, or whose contents can move. Leaves it in nobody's hands. */
 export function takePageblock(m: Machine, index: number, how: 'free' | 'empty'): LeafPlace | undefined {

@@ -46,7 +46,8 @@ import {
 import { type LeafPlace, leaveHead, spares, takeHeadPlace, takePageblock } from './memmap-head.ts';
 import { blockOf, HEAD_TABLES_HOLDER, inHead, leafPfn, settleHosts } from './memmap-where.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
-import { ZONE_MOVABLE } from './page-class.ts';
+import { ZONE_DMA, ZONE_MOVABLE } from './page-class.ts';
+import type { Pool } from './pool.ts';
 import { type Refusal, refusal } from './refusal.ts';
 
 /** What one may ask for. */
@@ -177,15 +178,17 @@ const noHost = (id: BlockId | undefined): Refusal =>
     id === undefined ? 'no block was named' : `block ${id} cannot host: it is not there, in ZONE_MOVABLE, or leaving`,
   );
 
-/** Is it there, whole, and offline or online in a kernel zone? */
+/** Is it there, whole, and offline or online in kernel zones? */
 export function canHost(m: Machine, id: BlockId): boolean {
   const row = m.blocks.rowOf(id);
   if (row < 0 || m.blocks.absent[row] !== 0) return false;
   const state = m.blocks.state[row];
   if (state === BLOCK_OFFLINE) return true;
-  const pool = m.pools[m.blocks.pool[row] as number];
-  return state === BLOCK_ONLINE && pool !== undefined && pool.zone !== ZONE_MOVABLE;
+  return state === BLOCK_ONLINE && m.pools[m.blocks.pool[row] as number]?.zone !== ZONE_MOVABLE;
 }
+
+/** Of a block that lies in several zones, not what old devices need, and not Movable. */
+const hostsLeaves = (pool: Pool): boolean => pool.zone !== ZONE_DMA && pool.zone !== ZONE_MOVABLE;
 
 /** Blocks of a node that can host, hosts first, then the lowest. */
 export function hostCandidates(m: Machine, node: NodeId): BlockId[] {
@@ -207,7 +210,7 @@ function hostRoom(m: Machine, blocks: readonly BlockId[]): number {
     }
     for (let i = first + head; i < first + m.blockPages; i += PAGEBLOCK_PAGES) {
       const pool = m.poolAt(i);
-      if (pool === undefined || !spares(pool)) break;
+      if (pool === undefined || !hostsLeaves(pool) || !spares(pool)) continue;
       const at = i - pool.base;
       if (pool.alloc.area.freeIn(at, at + PAGEBLOCK_PAGES) === PAGEBLOCK_PAGES) room++;
     }
@@ -251,7 +254,8 @@ export class HostSeats {
     }
     const first = m.sections.indexOf(toPfn(id * m.blockPages));
     for (let i = first + (m.blocks.vmemmapPages[row] as number); i < first + m.blockPages; i += PAGEBLOCK_PAGES) {
-      const place = takePageblock(m, i, how);
+      const pool = m.poolAt(i);
+      const place = pool !== undefined && hostsLeaves(pool) ? takePageblock(m, i, how) : undefined;
       if (place !== undefined) yield place;
     }
   }

@@ -142,7 +142,7 @@ function addReserved(
   m.growTables();
   const inHeads = placeHeads(m, first, plan);
   const leaves = inHeads.length > 0 ? inHeads : frames.leaves;
-  markHosts(m, leaves, start);
+  markHosts(m, inHeads, start);
   m.blocks.stayed.fill(0, row, row + count); // the heads leave with their blocks; nothing else is there
   placeUnbacked(m, range, options.usable);
   m.hotplug.ranges.push({
