@@ -12,13 +12,15 @@
 //             their holder looks for them; C6 pools of huge pages, poisoned frames
 //             and CMA areas agree with the frames that they name; C8 chunk costs
 //             equal a recount, where somebody asked for them; C9 replicated pages, DMA pools;
-//             C10 addresses of displaced pages (kremap/check-kremap.ts)
+//             C10 addresses of displaced pages (kremap/check-kremap.ts);
+//             C12 fixed areas of drivers: FX1 to FX4 (fixed-areas/check-fixed-areas.ts)
 //
 // Callable by users at any time. An empty list means sound. Every rule here has a test that breaks the tables and sees
 // the rule speak (check.test.ts).
 
 import { checkFrames } from './check-frames.ts';
 import { checkCma } from './cma.ts';
+import { checkFixedAreas } from './fixed-areas/check-fixed-areas.ts';
 import { NOBODY } from './frame-owners.ts';
 import { PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION, PAGES_PER_SECTION } from './geometry.ts';
 import { checkHugetlb } from './hugetlb.ts';
@@ -54,6 +56,7 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
   if (level >= 3) for (const s of [...checkReplicas(m), ...checkDma(m)]) v.add('C9', s);
   if (level >= 3) for (const s of checkKremap(m)) v.add('C10', s);
   if (level >= 3) for (const s of checkMemmap(m)) v.add('C10', s);
+  if (level >= 3) for (const s of checkFixedAreas(m)) v.add('C12', s);
   if (level >= 3) for (const s of [...checkHugetlb(m), ...checkPoison(m), ...checkCma(m)]) v.add('C6', s);
   return v.list;
 }
