@@ -151,6 +151,15 @@ export class Machine {
     pgalloc_fail: 0,
     cma_alloc_success: 0,
     cma_alloc_fail: 0,
+    compact_migrate_scanned: 0,
+    compact_free_scanned: 0,
+    compact_isolated: 0,
+    compact_stall: 0,
+    compact_fail: 0,
+    compact_success: 0,
+    compact_daemon_wake: 0,
+    compact_daemon_migrate_scanned: 0,
+    compact_daemon_free_scanned: 0,
   };
   /** What /proc/sys/vm says; written through vm-tunables.ts. */
   readonly vm: VmTunables;

@@ -12,6 +12,7 @@
 
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
+import { triggerProactive } from './compaction/kcompactd-state.ts';
 import type { Machine } from './machine.ts';
 import type { MachineSpec } from './machine-spec.ts';
 import { ZONE_DMA32, ZONE_NORMAL } from './page-class.ts';
@@ -40,6 +41,12 @@ export type VmTunables = {
   percpuPagelistHighFraction: number;
   lowmemReserveRatio: readonly number[];
   defragMode: boolean;
+  /** Thousandths of the fragmentation index up to which compaction is not worth a try (spec 2.11). */
+  extfragThreshold: number;
+  /** 0..100: how eagerly free memory is kept in large pieces; 0 = not at all. */
+  compactionProactiveness: number;
+  /** May compaction move unevictable pages? */
+  compactUnevictableAllowed: boolean;
 };
 
 const DEFAULTS: WatermarkSettings = { scaleFactor: 10, thp: false };
@@ -58,6 +65,9 @@ export function vmTunables(spec: MachineSpec): VmTunables {
     percpuPagelistHighFraction: settings.highFraction ?? 0,
     lowmemReserveRatio: settings.reserveRatio ?? RESERVE_RATIO,
     defragMode: settings.defragMode ?? false,
+    extfragThreshold: 500,
+    compactionProactiveness: 20,
+    compactUnevictableAllowed: true,
   };
 }
 
@@ -136,7 +146,10 @@ export type Tunable =
   | 'watermark_scale_factor'
   | 'watermark_boost_factor'
   | 'percpu_pagelist_high_fraction'
-  | 'defrag_mode';
+  | 'defrag_mode'
+  | 'extfrag_threshold'
+  | 'compaction_proactiveness'
+  | 'compact_unevictable_allowed';
 
 /** What each file takes: [least, most]. */
 const RANGES: Readonly<Record<Tunable, readonly [number, number]>> = Object.freeze({
@@ -145,6 +158,9 @@ const RANGES: Readonly<Record<Tunable, readonly [number, number]>> = Object.free
   watermark_boost_factor: [0, 2 ** 31 - 1],
   percpu_pagelist_high_fraction: [0, 2 ** 31 - 1],
   defrag_mode: [0, 1],
+  extfrag_threshold: [0, 1000],
+  compaction_proactiveness: [0, 100],
+  compact_unevictable_allowed: [0, 1],
 });
 
 /** A write to /proc/sys/vm/<name>. @returns EINVAL, and nothing changed, where Linux refuses the value. */
@@ -166,11 +182,27 @@ export function writeTunable(m: Machine, name: Tunable, value: number): Result<v
       if (value > 0 && value < PCP_HIGH_FRACTION_MIN) return err('EINVAL');
       vm.percpuPagelistHighFraction = value;
       break;
-    default:
+    case 'defrag_mode':
       vm.defragMode = value === 1;
+      break;
+    default:
+      writeCompactionTunable(m, name, value);
+      return ok(undefined);
   }
   applyTunables(m);
   return ok(undefined);
+}
+
+type CompactionTunable = 'extfrag_threshold' | 'compaction_proactiveness' | 'compact_unevictable_allowed';
+
+/** Watermarks do not follow from these. To ask for proactiveness wakes kcompactd of every node at once. */
+function writeCompactionTunable(m: Machine, name: CompactionTunable, value: number): void {
+  if (name === 'extfrag_threshold') m.vm.extfragThreshold = value;
+  else if (name === 'compact_unevictable_allowed') m.vm.compactUnevictableAllowed = value === 1;
+  else {
+    m.vm.compactionProactiveness = value;
+    if (value > 0) triggerProactive(m);
+  }
 }
 
 /** What the file says now. */
@@ -185,6 +217,12 @@ export function readTunable(m: Machine, name: Tunable): number {
       return vm.watermarkBoostFactor;
     case 'percpu_pagelist_high_fraction':
       return vm.percpuPagelistHighFraction;
+    case 'extfrag_threshold':
+      return vm.extfragThreshold;
+    case 'compaction_proactiveness':
+      return vm.compactionProactiveness;
+    case 'compact_unevictable_allowed':
+      return vm.compactUnevictableAllowed ? 1 : 0;
     default:
       return vm.defragMode ? 1 : 0;
   }
