@@ -8,6 +8,7 @@
 //            bus/{memory,node}/devices/...            links to both
 //            kernel/mm/hugepages/...                  hugepages-dir.ts
 //            kernel/mm/pools/...                      pools-dir.ts: ours
+//            kernel/mm/kremap/...                     kremap-dir.ts: ours
 //            kernel/debug/extfrag/...                 debugfs
 //
 //   every file (machine, profile, base) -> text, when it is read          kernfs/... print, mm/... knows
@@ -25,6 +26,7 @@ import type { PageStateOf } from '#mm/page-state';
 import { Counters } from './counters.ts';
 import { hugepagesDir } from './hugepages-dir.ts';
 import { iomemText } from './iomem-file.ts';
+import { kremapDir, listsKremap } from './kremap-dir.ts';
 import { memhpParamsDir } from './memhp-params-dir.ts';
 import { meminfoText } from './meminfo-file.ts';
 import { memoryDir } from './memory-dir.ts';
@@ -93,8 +95,9 @@ function rootDir(c: TreeContext, counters: Counters): DirNode {
         mm: growingDir(
           { hugepages: hugepagesDir(c, counters) },
           {
-            names: () => (listsPools(c) ? ['pools'] : []),
-            at: (name) => (name === 'pools' ? poolsDir(c) : undefined), // there before it is listed: see pools-dir.ts
+            names: () => [...(listsPools(c) ? ['pools'] : []), ...(listsKremap(c) ? ['kremap'] : [])],
+            // There before they are listed: see pools-dir.ts.
+            at: (name) => (name === 'pools' ? poolsDir(c) : name === 'kremap' ? kremapDir(c) : undefined),
           },
         ),
         debug: fixedDir({

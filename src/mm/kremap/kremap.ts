@@ -264,8 +264,8 @@ function evacuate(m: Machine, range: MemoryRange, options: EvacuateOptions): Res
     }
     const why = outcome === undefined ? (refused as Refusal) : refuse(m, a.head, n, REASON[outcome], CAUSE[outcome]);
     for (const b of why.blockers) left.add(b);
-    k.countRefusal(why.reason);
-    if (options.partial !== true) failed = why;
+    if (options.partial === true) k.countRefusal(why.reason);
+    else failed = why; // counted when it is given back
   }
   const keep = failed === undefined || (options.partial === true && failed.reason === 'interrupted');
   const pages = movedPages(k) - before;
