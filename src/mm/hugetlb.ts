@@ -397,6 +397,16 @@ export function releaseHuge(m: Machine, pfn: Pfn): void {
   enqueue(h, handOver(m, h, slot, poolHolder(m, h)));
 }
 
+/** @internal A used page leaves its pool's books; its frames stay its holder's. @returns whether a pool had it. Cost O(1). */
+export function forgetHugePage(m: Machine, index: number): boolean {
+  const at = hugePageAt(m, index);
+  if (at === undefined || at.free) return false;
+  const node = nodeOf(m, at.slot);
+  at.h.used.delete(at.slot);
+  if (at.h.surplusOn(node) > 0) at.h.addSurplus(node, -1);
+  return true;
+}
+
 /**
  * A free page leaves the pool for the allocator, wherever it is asked for (hot-remove, memory failure).
  *
@@ -488,8 +498,8 @@ export function migrateWithPools(
   return outcome;
 }
 
-/** Linux: move_hugetlb_state(). */
-function followSurplus(h: Hstate, from: NodeId, to: NodeId): void {
+/** Linux: move_hugetlb_state(). @internal */
+export function followSurplus(h: Hstate, from: NodeId, to: NodeId): void {
   if (from === to || h.surplusOn(from) === 0) return;
   h.addSurplus(from, -1);
   h.addSurplus(to, 1);

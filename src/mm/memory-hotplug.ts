@@ -32,6 +32,8 @@ import { claimOf, type Evictor, withoutEvicted } from './evictor.ts';
 import { NOBODY } from './frame-owners.ts';
 import { MIGRATE_MOVABLE, PAGE_SIZE, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES } from './geometry.ts';
 import { dissolveFreeHugePages, isFreeHugePage, migrateWithPools } from './hugetlb.ts';
+import { withLargePages } from './large-page.ts';
+import type { LargePagePolicy } from './large-page-state.ts';
 import type { Machine } from './machine.ts';
 import { guestsInTheWay } from './memmap-where.ts';
 import { BLOCK_GOING_OFFLINE, BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
@@ -71,6 +73,8 @@ export type OfflineOptions = {
   readonly batch?: number;
   /** Who else can empty frames; default nobody, as in Linux. */
   readonly evictors?: readonly Evictor[];
+  /** What is to become of large pages in use; default what their area says (large-page-state.ts), and that is Linux's way. */
+  readonly largePages?: LargePagePolicy;
 };
 
 export type OfflineReport = {
@@ -152,7 +156,7 @@ export class OfflineWork {
     this.block = block;
     this.#rounds = options.rounds ?? 2;
     this.#batch = options.batch ?? 32;
-    this.#evictors = options.evictors ?? [];
+    this.#evictors = withLargePages(m, options.evictors ?? [], options.largePages);
     this.#onRefusal = onRefusal;
     this.#row = m.blocks.rowOf(block);
     assert(this.#rounds >= 1 && this.#batch >= 1, 'an offline needs rounds >= 1 and batch >= 1', options);

@@ -30,6 +30,7 @@ import { err, ok, type Result } from '#base/result';
 import type { HolderId } from '#base/units';
 import { takeFrames } from './alloc-path.ts';
 import { REQUEST_TYPE_MASK } from './holder.ts';
+import { countSplit } from './large-page-state.ts';
 import type { Machine } from './machine.ts';
 import { machineState } from './machine-state.ts';
 import type { MigrateMode, MigrateOutcome, MoveOutcome, Mover, Standstill } from './movers/mover.ts';
@@ -111,6 +112,7 @@ function drive(
   if (to < 0) {
     if (order > 0 && mover.splits && (meta & META_DISPLACED) === 0) {
       splitAllocation(m, head);
+      countSplit(m, order);
       return migrateParts(m, head, order, targets, mode);
     }
     return failed(m, order, 'no-target', mode);
