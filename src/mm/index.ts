@@ -33,7 +33,20 @@ export type { AllocRefusal, FrameAllocator, FrameAllocatorSpec } from './frame-a
 export type { FreeArea, Placement } from './free-area.ts';
 export * from './geometry.ts';
 export type { AddedRange, HotplugSettings, OnlinePolicy } from './hotplug.ts';
+export { KERNEL_CLASSES, type KernelClass } from './kernel-class.ts';
 export { AUTO_ONLINE, type AutoOnline, KERNEL_NAMES, type KernelName, type KernelProfile } from './kernel-profile.ts';
+export { type RemapOptions, remapEvictor } from './kremap/evictor.ts';
+export {
+  type CameHome,
+  type Evacuated,
+  type EvacuateOptions,
+  type Kremap,
+  type KremapStat,
+  kremap,
+} from './kremap/kremap.ts';
+export { type MappedRun, mappedRuns } from './kremap/page-tables.ts';
+export { KREMAP_FAULTS } from './kremap/protocol.ts';
+export { type TlbCost, type TlbRun, tlbRun } from './kremap/tlb.ts';
 export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
 export { type MemmapPlan, type MemmapPolicy, planMemmap } from './memmap.ts';
