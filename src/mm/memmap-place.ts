@@ -153,7 +153,7 @@ function host(m: Machine, input: PlaceInput): Result<Placement, Refusal> | undef
   while (leaves.length < sections) {
     const place = seats.next();
     if (place === undefined) {
-      for (const leaf of leaves) releaseLeaf(m, leaf);
+      for (const leaf of leaves.reverse()) releaseLeaf(m, leaf); // last first: holders get their slots back in order
       for (const t of frames.value.tables) m.free(pfnOfSlot(m, t.slot));
       settleHosts(m);
       const message = `${leaves.length} of ${sections} leaves of struct pages found room in the hosts`;

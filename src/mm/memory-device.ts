@@ -6,7 +6,8 @@
 //   the driver's online   the remembered word, once; without one, the policy
 //
 //   eject of a DIMM   pass 1: offline every block, whatever fails ──all went──> remove
-//                     pass 2: those that failed, again; stop at the first that fails again
+//                     pass 2: those that failed, again (blocks that hosted struct pages of the others can go now); stop at
+//                             the first that fails again
 //                     └── refused: blocks that this eject took offline come back online, each by its remembered word or
 //                         the policy: a mixed DIMM may come back in other zones than it had (lab facts 2, 4)
 //
@@ -16,7 +17,7 @@
 import { err, type Result } from '#base/result';
 import { type BlockId, type NodeId, toBlockId } from '#base/units';
 import type { Machine } from './machine.ts';
-import type { AddReport, MemoryRange } from './memory-add.ts';
+import type { AddOptions, AddReport, MemoryRange } from './memory-add.ts';
 import { BLOCK_OFFLINE, BLOCK_ONLINE } from './memory-block.ts';
 import type { OnlineReport } from './memory-online.ts';
 import type { RemoveReport } from './memory-remove.ts';
@@ -61,10 +62,18 @@ export function storeOnline(
   return err(refusal('not-offline', `block ${id} is ${m.blocks.stateAt(row)}, not offline`));
 }
 
-/** A DIMM is there: what its ACPI driver does. A group of its own, and it asks to host its memmap (spec 4.3). */
-export function plugDimm(m: Machine, range: MemoryRange, node: NodeId): Result<AddReport, Refusal> {
+/**
+ * A DIMM is there: what its ACPI driver does. A group of its own, and it asks to host its memmap (spec 4.3), or for what
+ * `wish` says of its struct pages (memmap-place.ts).
+ */
+export function plugDimm(
+  m: Machine,
+  range: MemoryRange,
+  node: NodeId,
+  wish: Pick<AddOptions, 'memmap' | 'memmapHosts' | 'gigantic'> = {},
+): Result<AddReport, Refusal> {
   const group = m.hotplug.groups.register('static', node, range.end - range.start);
-  const added = m.addMemory(range, node, { memmap: 'self-block', group });
+  const added = m.addMemory(range, node, { memmap: 'self-block', ...wish, group });
   if (!added.ok) m.hotplug.groups.unregister(group);
   return added;
 }
