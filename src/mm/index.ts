@@ -29,6 +29,24 @@ export { QemuVirtioMem, type VirtioMemPort, type VirtioMemReply } from './driver
 export { bootEmbedded, type EmbeddedAllocator, type EmbeddedSpec } from './embedded.ts';
 export type { LogLine, MachineEvent, PoolVerb } from './events.ts';
 export { chunkCounts, extfragForOrder, fragmentationIndex, unusableFreeIndex } from './extfrag.ts';
+export type {
+  AreaHandle,
+  DriverCap,
+  DriverNo,
+  DriverOps,
+  DriverSpec,
+  FixedArea,
+  RelinquishMode,
+} from './fixed-areas/driver.ts';
+export { type DriversEvictorOptions, driversEvictor } from './fixed-areas/evictor.ts';
+export {
+  type AreaRequest,
+  type AreaVerdict,
+  FixedAreas,
+  fixedAreas,
+  type Relinquished,
+} from './fixed-areas/fixed-areas.ts';
+export type { AreaClock, RelinquishOptions } from './fixed-areas/relinquish.ts';
 export type { AllocRefusal, FrameAllocator, FrameAllocatorSpec } from './frame-allocator.ts';
 export type { FreeArea, Placement } from './free-area.ts';
 export * from './geometry.ts';
@@ -49,6 +67,7 @@ export { KREMAP_FAULTS } from './kremap/protocol.ts';
 export { type TlbCost, type TlbRun, tlbRun } from './kremap/tlb.ts';
 export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
+export { type MachineState, type MachineStateKind, machineState } from './machine-state.ts';
 export { type MemmapPlan, type MemmapPolicy, planMemmap } from './memmap.ts';
 export { memmapEvictor } from './memmap-evictor.ts';
 export {

@@ -8,6 +8,7 @@
 //            bus/{memory,node}/devices/...            links to both
 //            kernel/mm/hugepages/...                  hugepages-dir.ts
 //            kernel/mm/pools/...                      pools-dir.ts: ours
+//            kernel/mm/fixed_areas/...                fixed-areas-dir.ts: ours
 //            kernel/mm/kremap/...                     kremap-dir.ts: ours
 //            kernel/debug/extfrag/...                 debugfs
 //
@@ -24,6 +25,7 @@ import { numberIn } from '#kernfs/sysfs';
 import type { Machine } from '#mm/machine';
 import type { PageStateOf } from '#mm/page-state';
 import { Counters } from './counters.ts';
+import { fixedAreasDir, listsFixedAreas } from './fixed-areas-dir.ts';
 import { hugepagesDir } from './hugepages-dir.ts';
 import { iomemText } from './iomem-file.ts';
 import { kremapDir, listsKremap } from './kremap-dir.ts';
@@ -69,6 +71,13 @@ export function kernelTree(machine: Machine, options: KernelTreeOptions = {}): K
   return routed(rootDir(context, counters), { endless: options.endless ?? 'refuse' });
 }
 
+/** Directories of /sys/kernel/mm that no Linux has. */
+const OURS = [
+  { name: 'fixed_areas', lists: listsFixedAreas, dir: fixedAreasDir },
+  { name: 'kremap', lists: listsKremap, dir: kremapDir },
+  { name: 'pools', lists: listsPools, dir: poolsDir },
+] as const;
+
 function rootDir(c: TreeContext, counters: Counters): DirNode {
   return fixedDir({
     proc: fixedDir({
@@ -95,9 +104,8 @@ function rootDir(c: TreeContext, counters: Counters): DirNode {
         mm: growingDir(
           { hugepages: hugepagesDir(c, counters) },
           {
-            names: () => [...(listsPools(c) ? ['pools'] : []), ...(listsKremap(c) ? ['kremap'] : [])],
-            // There before they are listed: see pools-dir.ts.
-            at: (name) => (name === 'pools' ? poolsDir(c) : name === 'kremap' ? kremapDir(c) : undefined),
+            names: () => OURS.filter((d) => d.lists(c)).map((d) => d.name),
+            at: (name) => OURS.find((d) => d.name === name)?.dir(c), // there before they are listed: see pools-dir.ts
           },
         ),
         debug: fixedDir({

@@ -206,6 +206,13 @@ export function addDevice(m: Machine, spec: DeviceSpec, holder?: ReturnType<Mach
   states.of(m).all.set(name, device);
 }
 
+/** Unplugs a device: its bus stops it first, so that what it had can be free whatever became of its driver. */
+export function removeDevice(m: Machine, name: string): ReturnType<ReturnType<typeof fixedAreas>['unregister']> {
+  const done = fixedAreas(m).unregister(name);
+  if (done.ok) states.of(m).all.delete(name);
+  return done;
+}
+
 /** The driver asks for a buffer and its device begins to write there. @returns as FixedAreas.request */
 export function addBuffer(
   m: Machine,
@@ -238,9 +245,15 @@ function writeNext(m: Machine, d: Device, id: number, b: Buffer, monitor: DmaMon
   const pfn = frameOf(b.segments, page);
   monitor.saw(m, d.name, id, pfn);
   b.last[page] = b.seq;
-  if (m.spec.contents === 'bytes' && m.frame(pfn).state === 'used') m.write(pfn, 0, wordOf(b.seq));
+  if (m.spec.contents === 'bytes' && isThere(m, pfn)) m.write(pfn, 0, wordOf(b.seq));
   b.seq++;
 }
+
+/** The machine has a row for it, if it is offline, too: frames that a host backs. */
+const isThere = (m: Machine, pfn: Pfn): boolean => {
+  const index = m.sections.indexOf(pfn);
+  return index >= 0 && m.sections.allocationAt(index) !== undefined;
+};
 
 const wordOf = (n: number): Uint8Array => new Uint8Array(new Float64Array([n]).buffer);
 
@@ -283,7 +296,7 @@ export function auditDevices(m: Machine): string[] {
       if (m.spec.contents !== 'bytes') continue;
       for (const [page, seq] of b.last.entries()) {
         const pfn = frameOf(b.segments, page);
-        if (m.frame(pfn).state !== 'used') continue; // backed by the host
+        if (!isThere(m, pfn)) continue; // its memory has gone: the host knows
         const found = new Float64Array(m.read(pfn).slice(0, 8).buffer)[0];
         if (found !== seq) wrong.push(`${d.name} wrote ${seq} to page ${page} of buffer ${id}, there is ${found}`);
       }

@@ -180,7 +180,7 @@ describe('drivers that give nothing up', () => {
   );
 });
 
-describe('check() sees', () => {
+describe('FX1 FX2 FX3 FX4 check() sees', () => {
   it.each([
     [
       'FX1 pages that are missing',

@@ -25,6 +25,7 @@ import { BASE, blockOf, boot, loud, rangeOf, sound, withDevice } from './fixed-a
 import { fixedAreas } from './fixed-areas.ts';
 import { TABLE_CLOCK } from './relinquish.ts';
 
+const UNCOOPERATIVE = ['changes-mind', 'hangs', 'crashes', 'throws'] as const;
 const STILL = { now: () => 0, pause: () => undefined };
 const WHOLE = extent(BASE, BASE + PAGES_PER_SECTION);
 
@@ -198,26 +199,23 @@ describe('phase 1', () => {
 });
 
 describe('phase 2', () => {
-  it.each(['changes-mind', 'hangs', 'crashes', 'throws'] as const)(
-    'FX12 the last driver %s: all others are as they were, byte for byte',
-    (manner) => {
-      const { m, monitor, clock, f } = crowd(['good', 'good', manner], { drainMs: 0, burst: 0 });
-      const before = [free(m), deviceImage(m).replaceAll('"crashed":true', '"crashed":false')];
-      const pages = f.areas().map((a) => bufferPages(m, a.driver));
-      for (const mode of ['move', 'drop', 'ask'] as const) {
-        const r = f.relinquish(WHOLE, { deadlineMs: 100, clock, mode });
-        expect(r.ok).toBe(false);
-        if (manner === 'hangs') expect(r).toMatchObject({ error: { reason: 'deadline', errno: 'ETIMEDOUT' } });
-        // A device whose driver died in the middle stays paused; nobody touches it any more.
-        const image = deviceImage(m).replaceAll('"crashed":true', '"crashed":false');
-        const calm =
-          manner === 'crashes' || manner === 'throws' ? image.replaceAll('"paused":true', '"paused":false') : image;
-        expect([free(m), calm]).toEqual(before);
-        expect(f.areas().map((a) => bufferPages(m, a.driver))).toEqual(pages);
-      }
-      sound(m, monitor);
-    },
-  );
+  it.each(UNCOOPERATIVE)('FX12 the last driver %s: all others are as they were, byte for byte', (manner) => {
+    const { m, monitor, clock, f } = crowd(['good', 'good', manner], { drainMs: 0, burst: 0 });
+    const before = [free(m), deviceImage(m).replaceAll('"crashed":true', '"crashed":false')];
+    const pages = f.areas().map((a) => bufferPages(m, a.driver));
+    for (const mode of ['move', 'drop', 'ask'] as const) {
+      const r = f.relinquish(WHOLE, { deadlineMs: 100, clock, mode });
+      expect(r.ok).toBe(false);
+      if (manner === 'hangs') expect(r).toMatchObject({ error: { reason: 'deadline', errno: 'ETIMEDOUT' } });
+      // A device whose driver died in the middle stays paused; nobody touches it any more.
+      const image = deviceImage(m).replaceAll('"crashed":true', '"crashed":false');
+      const calm =
+        manner === 'crashes' || manner === 'throws' ? image.replaceAll('"paused":true', '"paused":false') : image;
+      expect([free(m), calm]).toEqual(before);
+      expect(f.areas().map((a) => bufferPages(m, a.driver))).toEqual(pages);
+    }
+    sound(m, monitor);
+  });
 
   it('FX13 a driver that hangs costs what it promised, and no more than the deadline', () => {
     const { m, monitor, clock, f } = crowd(['hangs'], { maxQuiesceMs: 30 });
