@@ -270,7 +270,7 @@ export class CompactWork {
     const low = this.#targets.release(this.#pool);
     if (low >= 0) {
       const row = this.#row;
-      this.#freeAt = Math.max(this.#freeAt, low);
+      this.#freeAt = low;
       row.cachedFree = Math.max(row.cachedFree, pageblockOf(low));
       for (const pb of this.#usedUp) if (pb <= low) this.#hints.clearSkip(pb);
     }
@@ -539,8 +539,11 @@ export class CompactWork {
     let taken = 0;
     let seen = start;
     let over = false;
-    if (area.freeIn(start - pool.base, end - pool.base) > 0) {
-      area.forEachFree(start - pool.base, end - pool.base, (i, order) => {
+    // What others gave back meanwhile may have merged across the place where the scan stopped.
+    const covering = area.headOf(start - pool.base);
+    const from = covering >= 0 ? covering : start - pool.base;
+    if (area.freeIn(from, end - pool.base) > 0) {
+      area.forEachFree(from, end - pool.base, (i, order) => {
         if (over) return;
         const head = i + pool.base;
         this.visits += this.#entriesIn(seen, head) + this.#visit;

@@ -3,6 +3,7 @@
 //   row        by node
 //   maxOrder   0..10   the largest order that somebody waits for; 0 = nothing to do
 //   topZone    0..3    the lowest of the highest zones that such requests may use
+//   woken      boolean somebody woke it
 //   trigger    boolean somebody wrote to compaction_proactiveness: proactive work at once
 //   timeoutMs  500, 32000 or Infinity   how long it sleeps when nobody wakes it
 //   sleptAtMs  when it went to sleep; undefined: it has not been seen yet
@@ -20,6 +21,7 @@ export const CHECK_INTERVAL_MS = 500;
 export type NodeRow = {
   maxOrder: number;
   topZone: ZoneIndex;
+  woken: boolean;
   trigger: boolean;
   timeoutMs: number;
   sleptAtMs: number | undefined;
@@ -31,7 +33,14 @@ class KcompactdState {
   row(node: NodeId): NodeRow {
     let row = this.#rows.get(node);
     if (row === undefined) {
-      row = { maxOrder: 0, topZone: ZONE_MOVABLE, trigger: false, timeoutMs: CHECK_INTERVAL_MS, sleptAtMs: undefined };
+      row = {
+        maxOrder: 0,
+        topZone: ZONE_MOVABLE,
+        woken: false,
+        trigger: false,
+        timeoutMs: CHECK_INTERVAL_MS,
+        sleptAtMs: undefined,
+      };
       this.#rows.set(node, row);
     }
     return row;
@@ -51,5 +60,9 @@ export const kcompactdRow = (m: Machine, node: NodeId): NodeRow => states.of(m).
 
 /** Proactive work on every node, as soon as its kcompactd looks. */
 export function triggerProactive(m: Machine): void {
-  for (const node of m.nodes) kcompactdRow(m, node).trigger = true;
+  for (const node of m.nodes) {
+    const row = kcompactdRow(m, node);
+    row.trigger = true;
+    row.woken = true;
+  }
 }
