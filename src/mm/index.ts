@@ -22,6 +22,17 @@ export { bootAllocator, bootFull, type FullAllocator, type FullSpec } from './bo
 export { type BootParams, bootParamsOf, parseCommandLine, type Remark } from './boot-params.ts';
 export type { Violation } from './check.ts';
 export { type CmaArea, type CmaOptions, cmaAlloc, cmaAreas, cmaCounters, cmaRelease } from './cma.ts';
+export {
+  type BlockTrial,
+  DIMM_FAULT_POINTS,
+  type DimmOptions,
+  type DimmRefusal,
+  type DimmRemoval,
+  type DimmStage,
+  DimmWork,
+  type RemoveDimmOptions,
+  removeDimm,
+} from './dimm-offline.ts';
 export { QemuBalloon, VirtioBalloon } from './drivers/balloon.ts';
 export { type HotAddResponse, HvHotAdd } from './drivers/hv-balloon.ts';
 export { VirtioMem, type VirtioMemActivity, type VirtioMemOptions } from './drivers/virtio-mem.ts';
