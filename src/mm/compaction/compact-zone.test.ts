@@ -240,9 +240,9 @@ describe('what moves', () => {
   it('CP6 a large page for which there is no whole room is split, one that its owner keeps whole stays', () => {
     const top = Array.from({ length: 64 }, (_, k) => k)
       .filter((k) => k % 2 === 0)
-      .map((k) => ({ h: { class: 'slab', name: 'comb' } as const, at: PB + 448 + k }));
+      .map((k) => ({ h: { class: 'slab', name: 'comb' } as const, at: 2 * PB + 448 + k }));
     const run = (cls: 'anonymous' | 'movable-ops') => {
-      const { m, pool, ids } = worldWith('n0 Normal .......U|UUUUUUU. *#', [
+      const { m, pool, ids } = worldWith('n0 Normal .......U|UUUUUUUU|UUUUUUU. *#', [
         { h: { class: cls, name: 'large' }, at: 0, order: 3 },
         ...top,
       ]);
