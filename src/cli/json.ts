@@ -12,6 +12,7 @@ export const JSON_VERSIONS = Object.freeze({
   'ls-dimms': 1,
   'ls-pools': 1,
   map: 1,
+  'plan-remove': 1,
   pool: 1,
   sim: 1,
   verify: 1,

@@ -19,6 +19,7 @@ import { addLs } from './ls-command.ts';
 import { addMap } from './map-command.ts';
 import { addMount } from './mount-command.ts';
 import { openTree } from './open-tree.ts';
+import { addPlan } from './plan-command.ts';
 import { addPool } from './pool-command.ts';
 import { addShell } from './shell-command.ts';
 import { addSim } from './sim-command.ts';
@@ -60,6 +61,7 @@ Examples:
   for (const add of [
     addCheck,
     addExplain,
+    addPlan,
     addMap,
     addLs,
     addCapture,

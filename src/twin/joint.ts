@@ -67,6 +67,7 @@ export function jointly(twin: Twin, verdicts: readonly BlockVerdict[], help: Jud
       if (++stuck === STUCK_MAX) break;
       continue;
     }
+    help.onDone?.(v.block, m, work);
     order.push(v.block);
     pages += work.migratedPages;
     ms += v.predictedMs.value;

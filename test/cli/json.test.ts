@@ -23,6 +23,10 @@ const COMMANDS: Readonly<Record<Exclude<JsonKind, 'sim' | 'pool'>, readonly (rea
   'ls-nodes': [['ls', 'nodes']],
   'ls-dimms': [['ls', 'dimms']],
   'ls-pools': [['ls', 'pools']],
+  'plan-remove': [
+    ['plan', 'remove', 'node:0'],
+    ['plan', 'remove', 'all', '--with', 'remap'],
+  ],
   map: [['map']],
   verify: [['verify']],
 };
@@ -45,7 +49,7 @@ describe('JSON', () => {
       const sources = [
         ['--from', DEMO],
         ['--from', BUSY_DIMM],
-        ...(kind === 'map' ? [] : [['--sysroot', unpacked(BUSY_DIMM, { pages: false })]]),
+        ...(kind === 'map' || kind === 'plan-remove' ? [] : [['--sysroot', unpacked(BUSY_DIMM, { pages: false })]]),
       ];
       for (const argv of commands) {
         for (const source of sources) {
