@@ -4,6 +4,9 @@
 //   for each size of a memory block, for each policy
 //     boot 4 GiB on node 0 ──> add 10 GiB on node 1, online it in Normal ──> take runs of 1 GiB until there are none
 //
+// `host-section` is option (b) of the document: blocks of the same node host the struct pages of others. They are a small DIMM
+// above, as few blocks as hold 80 leaves besides their own. Its 1 GiB pages do not count.
+//
 // Linux takes 1 GiB pages from kernel zones only, so that the DIMM comes online there (lab: none out of Movable). Taken
 // by alloc_contig_pages (mm/contig-alloc.ts), as `echo n > nr_hugepages` does. `derived` is what the plan alone says.
 
@@ -11,7 +14,7 @@ import { assert } from '#base/assert';
 import type { Result } from '#base/result';
 import { toNodeId, toPfn } from '#base/units';
 import { allocContigPages } from '#mm/contig-alloc';
-import { Machine, PAGE_SIZE } from '#mm/index';
+import { type BlockId, Machine, PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from '#mm/index';
 import { gigabytesLeft, MEMMAP_POLICIES, type MemmapPolicy, PAGES_PER_GIGABYTE } from '#mm/memmap';
 
 export const GIGANTIC_BLOCK_SIZES = [128, 256, 512, 1024, 2048].map((mib) => mib * 2 ** 20);
@@ -35,9 +38,22 @@ const GIB = PAGES_PER_GIGABYTE;
 const NODE = toNodeId(1);
 const DIMM = { start: toPfn(4 * GIB), end: toPfn(14 * GIB) };
 
-/** The table, blocks ascending. Deterministic. Cost: 15 machines. */
+/** Where a host of 2 GiB or less lies, whatever the block size. */
+const HOST_START = 16 * GIB;
+
+const POLICIES: readonly MemmapPolicy[] = [...MEMMAP_POLICIES, 'host-section'];
+
+/** The table, blocks ascending. Deterministic. Cost: 20 machines. */
 export const gigantic = (): GiganticRow[] =>
-  GIGANTIC_BLOCK_SIZES.flatMap((blockBytes) => MEMMAP_POLICIES.map((policy) => measure(blockBytes, policy)));
+  GIGANTIC_BLOCK_SIZES.flatMap((blockBytes) => POLICIES.map((policy) => measure(blockBytes, policy)));
+
+/** Plugs as few blocks as have room for the leaves of the DIMM behind their own. */
+function plugHost(m: Machine): readonly BlockId[] {
+  const leaves = (DIMM.end - DIMM.start) / PAGES_PER_SECTION;
+  const room = m.blockPages / PAGEBLOCK_PAGES - m.blockPages / PAGES_PER_SECTION; // of a block, without its own
+  const end = HOST_START + Math.ceil(leaves / room) * m.blockPages;
+  return must(m.addMemory({ start: toPfn(HOST_START), end: toPfn(end) }, NODE, { memmap: 'self-block' })).blocks;
+}
 
 function measure(blockBytes: number, policy: MemmapPolicy): GiganticRow {
   const m = Machine.boot({
@@ -45,7 +61,8 @@ function measure(blockBytes: number, policy: MemmapPolicy): GiganticRow {
     blockSize: blockBytes,
     hotplug: { memmapOnMemory: 'Y', autoOnline: 'online_kernel' },
   });
-  const added = must(m.addMemory(DIMM, NODE, { memmap: policy }));
+  const hosts = policy === 'host-section' ? { memmapHosts: plugHost(m) } : {};
+  const added = must(m.addMemory(DIMM, NODE, { memmap: policy, ...hosts }));
   assert(added.memmap === policy && added.onlined.length === added.blocks.length, 'all of it is online', added);
   const heads = Int32Array.from(added.blocks, (b) => m.blocks.vmemmapPages[m.blocks.rowOf(b)]);
   const derived = gigabytesLeft(
@@ -56,7 +73,8 @@ function measure(blockBytes: number, policy: MemmapPolicy): GiganticRow {
   const holder = m.addHolder({ class: 'gigantic', name: '1 GiB pages', node: NODE });
   let measured = 0;
   while (measured < GIGANTIC_DIMM_BYTES / 2 ** 30) {
-    if (!allocContigPages(m, GIB, { holder, node: NODE, thisNode: true }).ok) break;
+    const taken = allocContigPages(m, GIB, { holder, node: NODE, thisNode: true }); // lowest first: the DIMM's
+    if (!taken.ok || taken.value.startPfn >= DIMM.end) break;
     measured++;
   }
   assert(m.check(1).length === 0, 'the machine is sound', { blockBytes, policy });
