@@ -42,6 +42,14 @@ function counted(monitor: DmaMonitor): { clock: AreaClock; waited: () => number 
       now: inner.now,
       pause(m, ms) {
         sum += ms;
+        // Nobody is kept quiet for longer than it promised, and the deadline.
+        const t = areaTableOf(m);
+        const most = Math.max(0, ...[...t.sessions.values()].map((s) => s.deadlineMs));
+        for (const a of t.areas.values()) {
+          if (a.state !== 'QUIESCING') continue;
+          const since = inner.now(m) - a.quiescingSince;
+          expect(since).toBeLessThanOrEqual((t.drivers.get(a.driver)?.maxQuiesceMs ?? 0) + most);
+        }
         inner.pause(m, ms);
       },
     },

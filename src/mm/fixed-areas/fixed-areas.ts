@@ -27,7 +27,7 @@ import { isolatePageblock, unisolatePageblock } from '../page-isolation.ts';
 import type { Pool } from '../pool.ts';
 import { type Extent, extent, normalise } from '../pools/dma-extent.ts';
 import { type DmaForm, type DmaRule, formOfRule } from '../pools/dma-rule.ts';
-import { type Refusal, refusal } from '../refusal.ts';
+import { type BlockerCause, type Refusal, refusal } from '../refusal.ts';
 import {
   type AreaRow,
   type AreaTable,
@@ -39,6 +39,7 @@ import {
   noteRefused,
   type Refused,
   refusedOn,
+  type Session,
 } from './area-table.ts';
 import { type AreaHandle, type DriverSpec, type FixedArea, wrongWith } from './driver.ts';
 import { hold, letGo, takeConfined, takePlace } from './place-area.ts';
@@ -49,7 +50,9 @@ import {
   canLeave,
   commitSession,
   driverOf,
+  dropQuiet,
   expireSessions,
+  type GiveUpOptions,
   giveUp,
   hostHome,
   indexArea,
@@ -341,13 +344,13 @@ export class FixedAreas {
       return begun;
     }
     const session = begun.value;
-    for (const a of areasIn(t, range.start, range.end)) {
-      const outcome = giveUp(m, session, a, { clock, pollMs: options.pollMs ?? 1, atOnce: false });
-      if (outcome === 'done') continue;
-      const evidence = blockersOf(m, a, outcome);
+    const o = { clock, pollMs: options.pollMs ?? 1, atOnce: false };
+    const failed = phaseTwo(m, session, o);
+    if (failed !== undefined) {
+      const evidence = blockersOf(m, failed.a, failed.cause);
       abortSession(m, session);
       undo();
-      return err(refusalFor(a, outcome, evidence));
+      return err(refusalFor(failed.a, failed.cause, evidence));
     }
     // ═══ Point of no return: nothing below can fail. ═══
     const ids = (...how: readonly string[]): number[] =>
@@ -355,10 +358,10 @@ export class FixedAreas {
         .filter((x) => how.includes(x.how))
         .map((x) => x.id)
         .sort((x, y) => x - y);
-    const report = { moved: ids('moved', 'switched'), released: ids('quiet', 'dropped'), workedAround: ids('host') };
+    const report = { moved: ids('moved', 'switched'), released: ids('dropped'), workedAround: ids('host') };
     commitSession(m, session);
     undo();
-    return ok({ ...report, released: report.released.filter((id) => t.areas.get(id)?.state === 'RELEASED') });
+    return ok(report);
   }
 
   /** Ends what is under way beyond its deadline: all is put back. For worlds whose time passes elsewhere. @returns sessions */
@@ -424,6 +427,15 @@ export class FixedAreas {
   }
 }
 
+/**
+ * Areas in [start, end) whose addresses the host backs with other memory: while they are held no memory may appear there.
+ * Cost O(areas).
+ */
+export function workedAroundIn(m: Machine, start: number, end: number): readonly Readonly<AreaRow>[] {
+  const t = areaTableIfAny(m);
+  return t === undefined || t.counts.workedAround === 0 ? [] : areasIn(t, start, end).filter((a) => a.workedAround);
+}
+
 /** The device's node is preferred where a rule names none. */
 const near = (m: Machine, d: DriverRow, rule: DmaRule): DmaRule => {
   const node = m.holders.specs[d.holder]?.node ?? -1;
@@ -446,6 +458,15 @@ const stale = (handle: AreaHandle): { readonly ok: false; readonly error: Refusa
 
 const errnoOf = (said: unknown): { errno: Refusal['errno'] } | undefined =>
   typeof said === 'object' && said !== null && 'errno' in said ? { errno: said.errno as Refusal['errno'] } : undefined; // DriverNo
+
+/** All areas of the session, by id. @returns the one that did not leave */
+function phaseTwo(m: Machine, s: Session, o: GiveUpOptions): { a: AreaRow; cause: BlockerCause } | undefined {
+  for (const a of areasIn(areaTableOf(m), s.start, s.end)) {
+    const cause = giveUp(m, s, a, o);
+    if (cause !== 'done') return { a, cause };
+  }
+  return dropQuiet(m, s, o);
+}
 
 function refusalFor(a: AreaRow, outcome: string, evidence: Refusal['blockers']): Refusal {
   const what = `${a.driver} keeps ${a.pages} pages (${a.reason})`;

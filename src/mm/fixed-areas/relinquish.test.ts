@@ -1,7 +1,7 @@
 // Relinquish: two phases, deadlines, the way back, IOMMU and host, and the offline that asks. Rules: docs/spec/fixed-areas.md.
 
 import { describe, expect, it } from 'vitest';
-import { toNodeId, toOrder, toPfn } from '#base/units';
+import { toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
 import { takeFreeFrames } from '../free-frames.ts';
 import { PAGE_SIZE, PAGES_PER_SECTION } from '../geometry.ts';
 import { Machine } from '../machine.ts';
@@ -18,12 +18,13 @@ import {
   DmaMonitor,
   deviceClock,
   deviceImage,
+  removeDevice,
   runDevices,
 } from './device-model.ts';
 import { driversEvictor } from './evictor.ts';
 import { BASE, blockOf, boot, loud, rangeOf, sound, withDevice } from './fixed-areas.cases.ts';
-import { fixedAreas } from './fixed-areas.ts';
-import { TABLE_CLOCK } from './relinquish.ts';
+import { fixedAreas, workedAroundIn } from './fixed-areas.ts';
+import { DRIVER_FAULT_POINTS, TABLE_CLOCK } from './relinquish.ts';
 
 const UNCOOPERATIVE = ['changes-mind', 'hangs', 'crashes', 'throws'] as const;
 const STILL = { now: () => 0, pause: () => undefined };
@@ -34,7 +35,7 @@ const free = (m: Machine): number[] => m.zones.map((z) => z.alloc.nrFree() + z.a
 
 /** Devices in one block: their manners by area id, each with one buffer. */
 function crowd(manners: readonly DeviceManner[], over: object = {}) {
-  const m = boot();
+  const m = boot(2);
   const monitor = new DmaMonitor();
   const areas = manners.map((manner, k) => {
     addDevice(m, { name: `dev${k}`, manner, ...over });
@@ -217,6 +218,94 @@ describe('phase 2', () => {
     sound(m, monitor);
   });
 
+  it('FX12 given up after any of its steps, an offline leaves devices, contents and free frames as they were', () => {
+    const modes = ['move', 'drop', 'ask'] as const;
+    let steps = 0;
+    for (const mode of modes) {
+      for (let after = 1; ; after++) {
+        const { m, monitor, clock, f } = crowd(['good', 'good', 'good'], { drainMs: 0, burst: 0 });
+        const before = [free(m), deviceImage(m), f.areas()];
+        const work = m.beginOffline(m.blockIds()[0], {
+          evictors: [driversEvictor({ deadlineMs: 9, clock, mode })],
+          batch: 1,
+        });
+        for (let k = 0; k < after && !work.finished; k++) work.step();
+        if (work.finished) break;
+        work.cancel();
+        expect([free(m), deviceImage(m), f.areas()], `${mode}, after ${after}`).toEqual(before);
+        sound(m, monitor);
+        steps++;
+        if (after > 70 && after < 250) after = 255; // the middle is one pageblock like another
+      }
+    }
+    expect(steps).toBeGreaterThan(3 * 70);
+  });
+
+  it('FX12 a fault at any point leaves devices, contents and free frames as they were, and the next try works', () => {
+    const met = new Set<string>();
+    for (const point of DRIVER_FAULT_POINTS) {
+      for (const mode of ['move', 'drop'] as const) {
+        for (const caps of [
+          ['relinquish', 'reacquire', 'quiesce'],
+          ['relinquish', 'dmaFault'],
+          ['hostRemap'],
+        ] as const) {
+          for (let nth = 1; nth <= 3; nth++) {
+            const m = boot(2);
+            const monitor = new DmaMonitor();
+            const clock = deviceClock(monitor);
+            const f = fixedAreas(m);
+            loud(f.markNonRemovable(WHOLE));
+            for (const name of ['a', 'b', 'c']) {
+              addDevice(m, { name, caps, drainMs: 1, burst: 0 });
+              loud(addBuffer(m, name, { bytes: 3 * PAGE_SIZE, reason: 'ring' }));
+            }
+            const before = [free(m), deviceImage(m), f.areas().map((a) => ({ ...a, outcome: undefined }))];
+            let left = nth;
+            m.faultAt = (p) => p === point && --left === 0;
+            const r = f.relinquish(WHOLE, { deadlineMs: 50, clock, mode });
+            m.faultAt = undefined;
+            if (left > 0 || (mode === 'drop' && caps[1] === 'dmaFault')) continue;
+            met.add(point);
+            if (!r.ok) expect([free(m), deviceImage(m), f.areas()], `${point} ${nth} ${mode} ${caps}`).toEqual(before);
+            expect([r.ok, r.ok ? '' : r.error.errno]).toEqual([false, point === 'drivers.target' ? 'EINTR' : 'EIO']);
+            loud(f.relinquish(WHOLE, { deadlineMs: 50, clock, mode }));
+            sound(m, monitor);
+          }
+        }
+      }
+    }
+    // The last one is met after a removal only.
+    expect([...met, 'drivers.reacquire'].sort()).toEqual([...DRIVER_FAULT_POINTS].sort());
+  });
+
+  it('FX17 a driver that is quiet and then does not drop: all others have their areas again', () => {
+    const { m, monitor, clock, f } = crowd(['good', 'good'], { drainMs: 0, burst: 0 });
+    loud(
+      f.register({
+        name: 'fickle',
+        abi: 1,
+        caps: ['relinquish', 'reacquire', 'quiesce'],
+        maxQuiesceMs: 5,
+        ops: {
+          quiesce: () => 'quiet',
+          drop: () => ({ errno: 'EBUSY', why: 'on second thoughts' }),
+          reacquire: () => 'done',
+          resume: () => 'done',
+        },
+      }),
+    );
+    loud(f.request('fickle', { bytes: 1, reason: 'one' }));
+    const before = [free(m), deviceImage(m), f.areas().map((a) => a.segments)];
+    const r = f.relinquish(WHOLE, { deadlineMs: 50, clock, mode: 'drop' });
+    expect(r).toMatchObject({
+      ok: false,
+      error: { reason: 'relinquish', errno: 'EBUSY', blockers: [{ name: 'fickle' }] },
+    });
+    expect([free(m), deviceImage(m), f.areas().map((a) => a.segments)]).toEqual(before);
+    sound(m, monitor);
+  });
+
   it('FX13 a driver that hangs costs what it promised, and no more than the deadline', () => {
     const { m, monitor, clock, f } = crowd(['hangs'], { maxQuiesceMs: 30 });
     const spent = (deadlineMs: number): number => {
@@ -304,6 +393,41 @@ describe('phase 2', () => {
     loud(m.offline(block, { evictors }));
     for (const name of ['old0', 'stub0']) loud(f.unregister(name));
     expect(f.areas().map((a) => a.driver)).toEqual(['nic0']);
+    expect(m.check()).toEqual([]);
+  });
+
+  it('FX16 a DIMM goes with its memory while the host backs what a driver holds there; what it held can be released', () => {
+    const m = boot(2);
+    const monitor = new DmaMonitor();
+    const start = BASE + 8 * PAGES_PER_SECTION;
+    const range = { start: toPfn(start), end: toPfn(start + 2 * PAGES_PER_SECTION) };
+    loud(m.addMemory(range, toNodeId(0)));
+    const blocks = [0, 1].map((k) => toBlockId(start / PAGES_PER_SECTION + k));
+    for (const b of blocks) if (m.block(b)?.state !== 'online') loud(m.online(b, 'kernel'));
+    const holder = m.addHolder({ class: 'driver', name: 'old0' });
+    const index = m.sections.indexOf(toPfn(start + 100));
+    takeFreeFrames(m.poolAt(index) as Pool, index, index + 4);
+    m.place(holder, toPfn(start + 100), toPfn(start + 104));
+    addDevice(m, { name: 'old0', caps: ['hostRemap'] }, holder);
+    runDevices(m, 5, monitor);
+    const evictors = [driversEvictor({ deadlineMs: 9, clock: deviceClock(monitor) })];
+    for (const b of blocks) loud(m.offline(b, { evictors }));
+    runDevices(m, 5, monitor);
+    sound(m, monitor);
+    loud(m.removeMemory(range));
+    runDevices(m, 5, monitor);
+    sound(m, monitor);
+    expect(workedAroundIn(m, start, start + 104)).toMatchObject([{ driver: 'old0', state: 'HELD' }]);
+    expect(workedAroundIn(m, start + 104, range.end)).toEqual([]);
+
+    // Memory at an address that the host still backs for somebody: check() sees it.
+    const again = m.fork();
+    loud(again.addMemory(range, toNodeId(0)));
+    for (const b of blocks) if (again.block(b)?.state !== 'online') loud(again.online(b, 'kernel'));
+    expect(again.check().map((v) => v.detail.slice(0, 3))).toContain('FX4');
+
+    loud(removeDevice(m, 'old0'));
+    expect([fixedAreas(m).areas(), areaTableOf(m).counts.workedAround, areaTableOf(m).at.size]).toEqual([[], 0, 0]);
     expect(m.check()).toEqual([]);
   });
 

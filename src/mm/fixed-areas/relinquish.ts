@@ -230,7 +230,7 @@ function note(
 export type GiveUpOptions = {
   readonly clock: AreaClock;
   readonly pollMs: number;
-  /** The caller needs the frames now (an offline). Else what is dropped is dropped by commit, and can be kept until then. */
+  /** The caller needs the frames now (an offline). Else an area is only made quiet; dropQuiet drops all of them at the end. */
   readonly atOnce: boolean;
 };
 
@@ -365,13 +365,13 @@ const doneOf = (a: AreaRow, how: Done['how'], from: readonly Extent[]): Done => 
 });
 
 function drop(m: Machine, s: Session, a: AreaRow, d: DriverRow, o: GiveUpOptions): 'done' | BlockerCause {
-  if (faults(m, 'drivers.release')) {
-    resume(m, a, d);
-    return 'fault';
-  }
   if (!o.atOnce) {
     s.done.push(doneOf(a, 'quiet', a.segments));
     return 'done';
+  }
+  if (faults(m, 'drivers.release')) {
+    resume(m, a, d);
+    return 'fault';
   }
   const from = a.segments;
   const said = dropNow(m, a, d);
@@ -451,6 +451,31 @@ export function hostHome(m: Machine, a: AreaRow): void {
   areaTableOf(m).counts.workedAround--;
 }
 
+/**
+ * The end of phase 2 where nobody needs frames at once: areas that are quiet are dropped, in the order in which they became so.
+ * Until here contents could be kept. @returns the area that was not dropped, and why; undefined: all were
+ */
+export function dropQuiet(m: Machine, s: Session, o: GiveUpOptions): { a: AreaRow; cause: BlockerCause } | undefined {
+  for (const [k, x] of s.done.entries()) {
+    if (x.how !== 'quiet') continue;
+    const a = areaTableOf(m).areas.get(x.id) as AreaRow; // areas under way are not released
+    const d = driverOf(m, a);
+    const said = faults(m, 'drivers.release') ? undefined : dropNow(m, a, d);
+    if (said === 'done') {
+      s.done[k] = { ...x, how: 'dropped' };
+      continue;
+    }
+    s.done.splice(k, 1);
+    if (said === undefined) {
+      resume(m, a, d);
+      return { a, cause: 'fault' };
+    }
+    const cause = refused(m, s, a, d, said, o);
+    return cause === 'done' ? dropQuiet(m, s, o) : { a, cause };
+  }
+  return undefined;
+}
+
 // --------------------------------------------------------------------------------------------------------- the end
 
 /** Final: DMA goes on. Nothing can fail here: a driver that dies now keeps what it has, at its new place. */
@@ -459,14 +484,10 @@ export function commitSession(m: Machine, s: Session): void {
   for (const x of s.done) {
     const a = t.areas.get(x.id) as AreaRow; // areas under way are not released
     const d = driverOf(m, a);
-    if (x.how === 'quiet' && dropNow(m, a, d) !== 'done') {
-      resume(m, a, d); // it changed its mind, or died: it keeps the area
-      continue;
-    }
     if (x.how === 'moved' || x.how === 'switched') {
       a.outcome = { kind: 'MOVED' };
       t.counts[x.how]++;
-    } else if (x.how === 'dropped' || x.how === 'quiet') {
+    } else if (x.how === 'dropped') {
       a.outcome = { kind: 'RELEASED' };
       t.counts.released++;
     }
