@@ -13,7 +13,7 @@
 // Invariant (check-kremap.ts): table frames = 32 x leaf tables + page tables, but for what could not be had inside of a
 // foreign move (`owed`, taken up at the next occasion).
 
-import { type HolderId, toPfn } from '#base/units';
+import { type HolderId, type NodeId, toPfn } from '#base/units';
 import type { DisplacedTable } from '../frame-watch.ts';
 import type { Machine } from '../machine.ts';
 import { ZONE_NORMAL } from '../page-class.ts';
@@ -180,9 +180,9 @@ export class KremapState implements DisplacedTable {
    * Takes the frames that more tables will need. What is left over goes back with settle().
    * @returns false, and nothing is taken, when there are not enough
    */
-  provide(node: number, leafTables: number, pageTables: number): boolean {
+  provide(node: NodeId, leafTables: number, pageTables: number): boolean {
     const { m } = this;
-    const list = m.zonelist(m.nodes.find((n) => n === node) ?? (m.nodes[0] as never), ZONE_NORMAL);
+    const list = m.zonelist(node, ZONE_NORMAL);
     const leafFrames = leafTables * LEAF_TABLE_PAGES;
     for (let k = 0; k < leafFrames + pageTables; k++) {
       const index = takeTarget(m, list, 0);
@@ -212,26 +212,32 @@ export class KremapState implements DisplacedTable {
     }
   }
 
-  /** Table frames that are too many go back; those that are owed are taken if they can be had. */
+  /** Table frames that are too many go back; those that are owed are taken, if they can be had. */
   settle(): void {
-    this.#shrink(this.#leafTableSlots, this.translation.leafTables * LEAF_TABLE_PAGES);
-    this.#shrink(this.#pageTableSlots, this.map.tables);
+    this.#settleKind('leaf', this.#leafTableSlots, this.translation.leafTables * LEAF_TABLE_PAGES);
+    this.#settleKind('page', this.#pageTableSlots, this.map.tables);
   }
 
-  #shrink(slots: number[], wanted: number): void {
+  #settleKind(kind: 'leaf' | 'page', slots: number[], wanted: number): void {
+    const { m } = this;
     while (slots.length > wanted) {
-      const head = this.m.holders.frameAt(slots.pop() as number); // longer than wanted, which is not negative
-      this.m.unhold(head, 0);
-      this.m.sections.vacate(head, 0);
-      giveBack(this.m, head, 0);
+      const head = m.holders.frameAt(slots.pop() as number); // longer than wanted, which is not negative
+      m.unhold(head, 0);
+      m.sections.vacate(head, 0);
+      giveBack(m, head, 0);
+    }
+    while (slots.length < wanted) {
+      const index = takeTarget(m, m.zonelist(m.nodes[0] as NodeId, ZONE_NORMAL), 0); // a machine has a node
+      if (index < 0) return;
+      this.#enter(kind, index);
     }
   }
 
-  /** Frames of tables, and those that are owed: a foreign move of a displaced page may find no memory for its tables. */
   get tableFrames(): { readonly leaf: number; readonly page: number } {
     return { leaf: this.#leafTableSlots.length, page: this.#pageTableSlots.length };
   }
 
+  /** Frames that tables are short of: a foreign move of a displaced page may find no memory for its tables. */
   get owed(): number {
     const { leaf, page } = this.tableFrames;
     return this.translation.leafTables * LEAF_TABLE_PAGES - leaf + this.map.tables - page;

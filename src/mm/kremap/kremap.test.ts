@@ -57,6 +57,23 @@ describe('a kernel page leaves', () => {
     expect(m.check()).toEqual([]);
   });
 
+  it('KR1 whoever else moves a displaced page: its address follows', () => {
+    const m = world();
+    const slab = holder(m, 'slab');
+    allocAt(m, slab, AT);
+    expect(m.offline(b33, remap).ok).toBe(true);
+    const from = m.sections.indexOf(toPfn(frameOf(m, slab)));
+    const to = m.sections.indexOf(allocAt(m, holder(m, 'anonymous'), 38 * S + 900));
+    m.unhold(to, 0);
+    m.sections.vacate(to, 0);
+    m.relocate(from, to, 0);
+    const source = m.poolAt(from);
+    source?.alloc.freeToArea(from - source.base, 0);
+    expect(kremap(m).virtToPhys(AT)).toBe(38 * S + 900);
+    expect(kremap(m).stat()).toMatchObject({ displaced: 1, splits: 1, collapses: 0, leafTables: 2, tableFrames: 65 });
+    expect(m.check()).toEqual([]);
+  });
+
   it('KR2 when it is freed its address is nobody’s, the leaf collapses and the tables go', () => {
     const m = world();
     const slab = holder(m, 'slab');
@@ -137,12 +154,12 @@ describe('the protocol', () => {
   it('KR6 stacks and the kernel image move while all CPUs stand still; slab does not stop them', () => {
     const m = world({ cpus: 4 });
     allocAt(m, holder(m, 'slab'), AT);
-    expect(kremap(m).move(toPfn(AT)).ok).toBe(true);
+    expect(kremap(m).move(toPfn(AT), toPfn(36 * S + 600)).ok).toBe(true);
     expect(kremap(m).stat()).toMatchObject({ stopWindows: 0, maxStopPages: 0, shootdowns: 1, ipis: 3 });
     allocAt(m, holder(m, 'stack'), AT + 3, 0);
     allocAt(m, holder(m, 'reserved', 'K'), 34 * S + 512, 9);
     expect(kremap(m).evacuate(range(33 * S, 35 * S))).toMatchObject({ ok: true, value: { left: [] } });
-    expect(kremap(m).stat()).toMatchObject({ stopWindows: 2, maxStopPages: 512, pages: { K: 515 } });
+    expect(kremap(m).stat()).toMatchObject({ stopWindows: 2, maxStopPages: 512, pages: { K: 514 } });
     expect(m.check()).toEqual([]);
   });
 });

@@ -37,7 +37,7 @@ import { type Blocker, type BlockerCause, type Refusal, type RefusalReason, refu
 import { KIND_ABSENT, KIND_MASK } from '../section.ts';
 import { anywhere, evictPart, type LeafPolicy, type RemapOptions, remapClaim, targetsOf } from './evictor.ts';
 import { displacedIn, goHome, holdDisplaced, undoEvacuation } from './home.ts';
-import { type KremapState, kremapState, MOVED_CLASSES, type MovedClass } from './kremap-state.ts';
+import { type KremapState, kremapOf, kremapState, MOVED_CLASSES, type MovedClass } from './kremap-state.ts';
 import { isIsolated, type MoveFailure, movePages, type Place, partAt } from './protocol.ts';
 import { giveBack, takeExactly } from './target.ts';
 import { type TlbCost, tlbCost } from './tlb.ts';
@@ -138,8 +138,8 @@ const WHY: Readonly<Partial<Record<RefusalReason, string>>> = {
 /** The verbs for a machine. Cost O(1); nothing is kept here. */
 export function kremap(m: Machine): Kremap {
   return {
-    virtToPhys: (va) => kremapState(m).translation.virtToPhys(va),
-    physToVirt: (pfn) => kremapState(m).translation.physToVirt(pfn),
+    virtToPhys: (va) => kremapOf(m)?.translation.virtToPhys(va) ?? va,
+    physToVirt: (pfn) => kremapOf(m)?.translation.physToVirt(pfn) ?? pfn,
     move: (pfn, target) => counted(m, move(m, pfn, target)),
     evacuate: (range, options) => counted(m, evacuate(m, range, options ?? {})),
     home: (range) => home(kremapState(m), range),

