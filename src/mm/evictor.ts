@@ -36,8 +36,8 @@ export type Evictor = {
   readonly name: string;
   /** Would it go? Undefined: not its business. A cause: it is, and it would not. Reads only; cost O(1). */
   claims(m: Machine, a: Occupant): 'yes' | BlockerCause | undefined;
-  /** Before the block's frames are looked at. */
-  ready?(m: Machine, block: BlockId): Result<Undo | undefined, Refusal>;
+  /** Before the block's frames are looked at. `leavesWith`: blocks that leave together with it, or not at all. */
+  ready?(m: Machine, block: BlockId, leavesWith: readonly BlockId[]): Result<Undo | undefined, Refusal>;
   /** The range is isolated. A refusal has had no side effect. */
   prepare?(m: Machine, range: EvictRange): Result<Undo | undefined, Refusal>;
   /**

@@ -40,8 +40,10 @@ export function memmapEvictor(options: MemmapEvictorOptions = {}): Evictor {
   return {
     name: 'memmap',
     claims: (m, a) => (isMemmap(m, a) ? 'yes' : undefined),
-    ready: (m, block) => {
-      const left = evictGuests(m, block, options.guests ?? 'online', tries);
+    ready: (m, block, leavesWith) => {
+      const stays = (guest: BlockId, online: boolean): boolean =>
+        !leavesWith.includes(guest) && (online || options.guests === 'all');
+      const left = evictGuests(m, block, stays, tries);
       if (left.length === 0) return ok(undefined);
       const [first] = left;
       const message = `block ${block} hosts struct pages of others, ${left.length} leaves do not leave (${first?.cause})`;
@@ -61,13 +63,18 @@ function isMemmap(m: Machine, a: Occupant): boolean {
 }
 
 /** Moves the leaves of guests out of a host. @returns those that stay though they should not, with the cause */
-function evictGuests(m: Machine, block: BlockId, whose: 'online' | 'all', tries: number): Blocker[] {
+function evictGuests(
+  m: Machine,
+  block: BlockId,
+  stays: (guest: BlockId, online: boolean) => boolean,
+  tries: number,
+): Blocker[] {
   const left: Blocker[] = [];
   for (const at of [...guestLeaves(m, block)]) {
     const guest = blockOf(m, at.section * PAGES_PER_SECTION);
     const row = m.blocks.rowOf(guest);
     const inUse = m.blocks.state[row] !== BLOCK_OFFLINE;
-    if (!inUse && whose === 'online') continue;
+    if (!stays(guest, inUse)) continue;
     const node = m.blocks.node[row] as NodeId;
     const away = (): LeafOutcome =>
       moveLeaf(m, at, () => takeKernelPlace(m, node, PAGEBLOCK_ORDER, (pfn) => blockOf(m, pfn) === block));

@@ -162,6 +162,23 @@ describe('D2', () => {
     });
   }
 
+  it('HB3 guests that leave together with their host are no reason to stay, and are not moved', () => {
+    const m = boot();
+    const { blocks } = add(m, 64, 68, { memmap: 'self-range' });
+    for (const id of blocks) must(m.online(id, 'movable'));
+    for (const evictors of [[], [memmapEvictor()]]) {
+      const fork = m.fork();
+      const works = blocks.map((id) => fork.beginOffline(id, { evictors, leavesWith: blocks }));
+      for (const stage of ['commit', 'done']) {
+        for (const w of works) while (w.stage !== stage) w.step();
+      }
+      expect(memmapStat(fork, b(64))).toMatchObject({ guests: [65, 66, 67], headPages: 2048 });
+      must(fork.removeMemory(sections(64, 68)));
+      expect(fork.check()).toEqual([]);
+    }
+    expect(why(m.offline(b(64), { leavesWith: [b(65), b(66)] }))).toBe('hosts EBUSY'); // 67 stays
+  });
+
   it('HB3 a host in use is emptied of guests, and of everything else, and removed alone after those offline moved too', () => {
     const m = boot();
     add(m, 64, 66);

@@ -95,12 +95,15 @@ export function* guestLeaves(m: Machine, host: BlockId): Generator<LeafAt> {
   }
 }
 
-/** Evidence that a block cannot go offline: leaves of others that are in use. Empty when there are none (D2). */
-export function guestsInTheWay(m: Machine, host: BlockId): Blocker[] {
+/**
+ * Evidence that a block cannot go offline: leaves of others that are in use, and do not leave with it. Empty when there are
+ * none (D2).
+ */
+export function guestsInTheWay(m: Machine, host: BlockId, leavesWith: readonly BlockId[] = []): Blocker[] {
   const out: Blocker[] = [];
   for (const { section, leaf } of guestLeaves(m, host)) {
     const guest = blockOf(m, section * PAGES_PER_SECTION);
-    if (m.blocks.state[m.blocks.rowOf(guest)] === BLOCK_OFFLINE) continue;
+    if (m.blocks.state[m.blocks.rowOf(guest)] === BLOCK_OFFLINE || leavesWith.includes(guest)) continue;
     const startPfn = leafPfn(m, leaf);
     const holder = m.holders.holderOf(leaf.slots[0] as number);
     const name = `struct pages of block ${guest}`;

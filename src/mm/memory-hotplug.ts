@@ -73,6 +73,8 @@ export type OfflineOptions = {
   readonly batch?: number;
   /** Who else can empty frames; default nobody, as in Linux. */
   readonly evictors?: readonly Evictor[];
+  /** Blocks that leave together with it, or not at all: it may host their struct pages to the end. Default none. */
+  readonly leavesWith?: readonly BlockId[];
   /** What is to become of large pages in use; default what their area says (large-page-state.ts), and that is Linux's way. */
   readonly largePages?: LargePagePolicy;
 };
@@ -131,6 +133,7 @@ export class OfflineWork {
   readonly #rounds: number;
   readonly #batch: number;
   readonly #evictors: readonly Evictor[];
+  readonly #leavesWith: readonly BlockId[];
   readonly #onRefusal: 'keep-moved' | 'restore';
   readonly #row: number;
   /** Frames to take, [start, end) of the dense index: without the block's own memmap. */
@@ -157,6 +160,7 @@ export class OfflineWork {
     this.#rounds = options.rounds ?? 2;
     this.#batch = options.batch ?? 32;
     this.#evictors = withLargePages(m, options.evictors ?? [], options.largePages);
+    this.#leavesWith = options.leavesWith ?? [];
     this.#onRefusal = onRefusal;
     this.#row = m.blocks.rowOf(block);
     assert(this.#rounds >= 1 && this.#batch >= 1, 'an offline needs rounds >= 1 and batch >= 1', options);
@@ -266,12 +270,12 @@ export class OfflineWork {
       this.#ladder.push(() => m.rollBack(before));
     }
     for (const e of this.#evictors) {
-      const ready = e.ready?.(m, block);
+      const ready = e.ready?.(m, block, this.#leavesWith);
       if (ready === undefined) continue;
       if (!ready.ok) return this.#refuse(ready.error);
       if (ready.value !== undefined) this.#ladder.push(ready.value);
     }
-    const guests = guestsInTheWay(m, block);
+    const guests = guestsInTheWay(m, block, this.#leavesWith);
     if (guests.length > 0) {
       const message = `block ${block} hosts struct pages of others that are in use, the first: ${guests[0]?.name}`;
       return this.#refuse(refusal('hosts', message, guests));
