@@ -160,6 +160,9 @@ export class Machine {
     compact_daemon_wake: 0,
     compact_daemon_migrate_scanned: 0,
     compact_daemon_free_scanned: 0,
+    pgsteal_direct: 0,
+    drop_pagecache: 0,
+    drop_slab: 0,
   };
   /** What /proc/sys/vm says; written through vm-tunables.ts. */
   readonly vm: VmTunables;

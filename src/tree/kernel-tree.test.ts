@@ -318,7 +318,7 @@ describe('writing', () => {
     const cases: readonly (readonly [string, string, number | ErrnoName])[] = [
       [`${MEMORY}/memory3/removable`, '0', 'EACCES'],
       [`${MEMORY}/block_size_bytes`, '1', 'EACCES'],
-      ['/proc/sys/vm/extfrag_threshold', '1', 'EACCES'],
+      ['/proc/sys/vm/lowmem_reserve_ratio', '1', 'EACCES'],
       ['/proc/zoneinfo', '1', 'EIO'],
       ['/proc/kpageflags', '1', 'EIO'],
       [MEMORY, '1', 'EISDIR'],

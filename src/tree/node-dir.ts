@@ -1,10 +1,11 @@
 // /sys/devices/system/node: the NUMA nodes of a Machine, and which blocks are whose.
 //
 //   online, possible, has_memory, has_normal_memory, has_cpu, has_generic_initiator     sets, "0-1\n"
-//   nodeN/   cpulist, cpumap, distance, meminfo, numastat, vmstat, hugepages/, memory_failure/; memoryM -> ../../memory/memoryM
+//   nodeN/   compact, cpulist, cpumap, distance, meminfo, numastat, vmstat, hugepages/, memory_failure/
+//            memoryM -> ../../memory/memoryM
 //
 // A CPU's number and a node's distance are the spec's, else the recorded file's, else counted on from 0 and 10 or 20. Of
-// Linux's entries these are left out: cpuN links and reclaim, because there are no CPUs to look at and no reclaim to ask.
+// Linux's entries these are left out: cpuN links and reclaim, because there are no CPUs to look at and no LRU lists to reclaim from.
 // Follows Linux v6.12 drivers/base/node.c (spec 6).
 
 import { type NodeId, toBlockId, toNodeId } from '#base/units';
@@ -12,6 +13,7 @@ import { parseList } from '#kernfs/list-format';
 import { blockName } from '#kernfs/memory-blocks';
 import { NODE_DIR, printDistances, printListFile } from '#kernfs/nodes';
 import { numberIn } from '#kernfs/sysfs';
+import { compactNode } from '#mm/compaction/kcompactd';
 import { zoneTotals } from '#mm/pools/pool-watermarks';
 import type { Counters } from './counters.ts';
 import { powerDir, ueventFile } from './device-files.ts';
@@ -20,7 +22,7 @@ import { nodeMeminfoText } from './meminfo-file.ts';
 import { nodesOfBlock } from './memory-dir.ts';
 import { hasMemoryFailure, memoryFailureDir } from './memory-failure-files.ts';
 import type { TreeContext } from './tree-context.ts';
-import { attribute, type DirNode, growingDir, link } from './tree-node.ts';
+import { attribute, type DirNode, growingDir, link, trigger } from './tree-node.ts';
 import { nodeVmstatText } from './vmstat-file.ts';
 
 /** Linux's default distances. */
@@ -58,6 +60,10 @@ function oneNode(c: TreeContext, counters: Counters, node: NodeId): DirNode {
   const owns = (id: number): boolean => nodesOfBlock(m, toBlockId(id)).includes(node);
   return growingDir(
     {
+      compact: trigger(() => {
+        compactNode(m, node);
+        return 'ok'; // whatever was written
+      }),
       cpulist: attribute(() => printListFile(cpusOf(c, node))),
       cpumap: attribute(() => printCpumap(cpusOf(c, node), cpuCount(c))),
       distance: attribute(() => printDistances(distancesOf(c, node))),

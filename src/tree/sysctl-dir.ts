@@ -10,14 +10,21 @@
 //   enable_soft_offline                    0644   0, 1; kernels that have it (6.12, 6.18)
 //   hotadd_memory_treat_as_movable         0644   0, 1: ours, after Ishimatsu's talk 2013: memory that is added comes
 //                                                 online in Movable; the same as auto_online_blocks=online_movable
+//   compact_memory                         0200   1: all zones are compacted; anything else EINVAL
+//   compaction_proactiveness               0644   0..100; more than 0 wakes kcompactd at once
+//   compact_unevictable_allowed            0644   0, 1
+//   extfrag_threshold                      0644   0..1000
+//   drop_caches                            0644   1 page cache, 2 slab (nobody here can shrink it), 3 both; 4 added: silently
 //   lowmem_reserve_ratio                   0444   the engine sets it at boot only
-//   extfrag_threshold, compaction_proactiveness   0444   what was recorded, else Linux's default: the engine obeys neither
 //
-// Linux has all but the last two as 0644: here a file is writable only if the write does something, so that a script is
+// Linux has the last as 0644: here a file is writable only if the write does something, so that a script is
 // refused (EACCES) rather than believed. Numbers are read as proc_dointvec() does: decimal, blanks around it; else EINVAL.
-// Follows Linux v6.12 kernel/sysctl.c, mm/page_alloc.c (spec 2.4 to 2.7).
+// Follows Linux v6.12 kernel/sysctl.c, mm/page_alloc.c (spec 2.4 to 2.7, 2.11),
+// fs/drop_caches.c.
 
+import { compactMemory } from '#mm/compaction/kcompactd';
 import type { Machine } from '#mm/machine';
+import { dropPageCache } from '#mm/reclaim';
 import { readTunable, type Tunable, writeTunable } from '#mm/vm-tunables';
 import type { Counters } from './counters.ts';
 import { nrHugepagesFile } from './hugepages-dir.ts';
@@ -33,13 +40,15 @@ const sysctl = (read: () => string, store?: FileNode['store']): FileNode => ({
 });
 
 export function sysctlVmDir(c: TreeContext, counters: Counters): DirNode {
-  const { machine: m, profile, base } = c;
-  const was = (name: string, text: string): FileNode => sysctl(() => base?.readText(`/proc/sys/vm/${name}`) ?? text);
+  const { machine: m, profile } = c;
   return fixedDir({
-    compaction_proactiveness: was('compaction_proactiveness', '20\n'),
+    compact_memory: compactMemoryFile(m),
+    compact_unevictable_allowed: tunable(m, 'compact_unevictable_allowed'),
+    compaction_proactiveness: tunable(m, 'compaction_proactiveness'),
     defrag_mode: profile.freePageblocks ? tunable(m, 'defrag_mode') : undefined,
+    drop_caches: dropCaches(m),
     enable_soft_offline: profile.name === '6.1' ? undefined : softOffline(c),
-    extfrag_threshold: was('extfrag_threshold', '500\n'),
+    extfrag_threshold: tunable(m, 'extfrag_threshold'),
     hotadd_memory_treat_as_movable: treatAsMovable(m),
     lowmem_reserve_ratio: sysctl(() => `${[...m.vm.lowmemReserveRatio, 0].join('\t')}\n`),
     min_free_kbytes: tunable(m, 'min_free_kbytes'),
@@ -58,6 +67,34 @@ const tunable = (m: Machine, name: Tunable): FileNode =>
       return value !== undefined && writeTunable(m, name, value).ok ? 'ok' : 'EINVAL';
     },
   );
+
+/** sysctl_compaction_handler() */
+const compactMemoryFile = (m: Machine): FileNode => ({
+  kind: 'file',
+  mode: 0o200,
+  size: 0,
+  store: (text) => {
+    if (readInt(text) !== 1) return 'EINVAL';
+    compactMemory(m);
+    return 'ok';
+  },
+});
+
+/** drop_caches_sysctl_handler(). It reads as what was written last. */
+function dropCaches(m: Machine): FileNode {
+  let last = 0;
+  return sysctl(
+    () => `${last}\n`,
+    (text) => {
+      const value = readInt(text);
+      if (value === undefined || value < 1 || value > 4) return 'EINVAL';
+      last = value;
+      if ((value & 1) !== 0) dropPageCache(m);
+      if ((value & 2) !== 0) m.vmstat.drop_slab++;
+      return 'ok';
+    },
+  );
+}
 
 /** 0 refuses soft_offline_page (EOPNOTSUPP). Since 6.11. */
 const softOffline = (c: TreeContext): FileNode =>
