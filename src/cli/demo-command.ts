@@ -2,11 +2,12 @@
 //
 //   rfc2018     the trace of Salvador and Hildenbrand 2018, line by line; what the machine counted goes to stderr
 //   gigantic    1 GiB pages that remain, by policy and block size
+//   ingo        which DIMMs can be pulled when 90 % is free: Linux, and with each help more
 //   pools       the list of the demonstrations of pools, one for each problem of Snook 2007
 //   pools/NAME  one of them: what happened in words, and the figures before and after
 
 import type { Command } from 'commander';
-import { formatSize } from '#base/format';
+import { formatSize, parseSize } from '#base/format';
 import {
   type DemoResult,
   GIGANTIC_DIMM_BYTES,
@@ -18,22 +19,48 @@ import {
   rfc2018,
 } from '#demo/index';
 import { EXIT } from './exit-code.ts';
+import { INGO_SIZE, INGO_SIZE_STEP, runIngo } from './ingo-command.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
 import { complain } from './options.ts';
 import { wrap } from './style.ts';
 import { type Column, formatTable } from './table.ts';
 
-type Options = { readonly json?: boolean; readonly quiet?: boolean; readonly seed?: string };
+type Options = {
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+  readonly seed?: string;
+  readonly seeds?: string;
+  readonly size?: string;
+};
 
 type Demo = {
   readonly about: string;
-  readonly run: (io: Io, options: Options) => void;
+  /** @returns the exit code */
+  readonly run: (io: Io, options: Options) => number;
+  /** It has a seed. Default false. */
+  readonly chance?: boolean;
 };
 
+/** A demo that only shows something. */
+const fine =
+  (show: (io: Io, options: Options) => void) =>
+  (io: Io, options: Options): number => {
+    show(io, options);
+    return EXIT.OK;
+  };
+
 const DEMOS: Readonly<Record<string, Demo>> = {
-  rfc2018: { about: 'a DIMM that hosts its own struct pages comes and goes (Salvador, Hildenbrand 2018)', run: runRfc },
-  gigantic: { about: 'how many 1 GiB pages each place of the struct pages leaves', run: runGigantic },
-  pools: { about: 'pools that no kernel has: a demo for each problem of Snook 2007', run: listPools },
+  rfc2018: {
+    about: 'a DIMM that hosts its own struct pages comes and goes (Salvador, Hildenbrand 2018)',
+    run: fine(runRfc),
+  },
+  gigantic: { about: 'how many 1 GiB pages each place of the struct pages leaves', run: fine(runGigantic) },
+  ingo: {
+    about: 'DIMMs that 90 % free memory does not free, and what frees them (Hansen 2005)',
+    run: askIngo,
+    chance: true,
+  },
+  pools: { about: 'pools that no kernel has: a demo for each problem of Snook 2007', run: fine(listPools) },
 };
 
 /** "pools/containers" and so on: what may stand behind `dimmer demo`. */
@@ -46,7 +73,9 @@ export function addDemo(program: Command, io: Io, exit: (code: number) => void):
     .argument('[name]', `${Object.keys(DEMOS).join(', ')}; without a name: the list`)
     .option('-J, --json', 'a JSON document')
     .option('-q, --quiet', 'only the trace, nothing on stderr')
-    .option('--seed <number>', 'of pools/NAME: chance of another seed')
+    .option('--seed <number>', 'of pools/NAME and ingo: chance of another seed')
+    .option('--seeds <number>', 'of ingo: so many, from --seed (default 1) on')
+    .option('--size <size>', 'of ingo: the machine, 8 DIMMs; default 64G')
     .addHelpText(
       'after',
       `
@@ -54,6 +83,8 @@ Examples:
   dimmer demo                         the list
   dimmer demo rfc2018                 80 leaves of struct pages, freed last to first
   dimmer demo gigantic --json
+  dimmer demo ingo                    64 GiB in 8 DIMMs, 90 % free: which can be pulled?
+  dimmer demo ingo --seeds 100        the same for a hundred machines
   dimmer demo pools                   ten problems, ten uses of pools
   dimmer demo pools/embedded          one of them`,
     )
@@ -82,9 +113,27 @@ function run(io: Io, name: string | undefined, options: Options): number {
     const sentence = `demo knows ${Object.keys(DEMOS).join(', ')}, not "${name}"`;
     return complain(io, { exit: EXIT.USAGE, sentence });
   }
-  if (seed !== undefined) return complain(io, { exit: EXIT.USAGE, sentence: `demo ${name} leaves nothing to chance` });
-  demo.run(io, options);
-  return EXIT.OK;
+  if (seed !== undefined && demo.chance !== true)
+    return complain(io, { exit: EXIT.USAGE, sentence: `demo ${name} leaves nothing to chance` });
+  if (name !== 'ingo' && (options.seeds ?? options.size) !== undefined)
+    return complain(io, { exit: EXIT.USAGE, sentence: '--seeds and --size are for demo ingo' });
+  return demo.run(io, options);
+}
+
+/** Exit code 1: a DIMM stayed that should have gone. */
+function askIngo(io: Io, options: Options): number {
+  const seeds = options.seeds ?? '1';
+  if (!/^[1-9]\d{0,5}$/.test(seeds))
+    return complain(io, { exit: EXIT.USAGE, sentence: `--seeds takes 1 to 999999, not "${seeds}"` });
+  const bytes = options.size === undefined ? INGO_SIZE : parseSize(options.size);
+  if (bytes === undefined || bytes % INGO_SIZE_STEP !== 0 || bytes === 0)
+    return complain(io, {
+      exit: EXIT.USAGE,
+      sentence: `--size takes multiples of ${formatSize(INGO_SIZE_STEP)}, not "${options.size}"`,
+    });
+  const first = Number(options.seed ?? 1);
+  const asked = { seeds: Array.from({ length: Number(seeds) }, (_, k) => first + k), bytes };
+  return runIngo(io, { ...asked, json: options.json === true }) ? EXIT.OK : EXIT.FAILED;
 }
 
 /** docs/formats/demo-*.schema.json. A change that could break a reader raises the version. */

@@ -2,5 +2,15 @@
 // line prints it.
 
 export { GIGANTIC_DIMM_BYTES, type GiganticRow, gigantic } from './gigantic.ts';
+export {
+  type Help,
+  INGO_HELPS,
+  INGO_TLB_PPM,
+  type IngoDimm,
+  type IngoReport,
+  type IngoSums,
+  ingo,
+  sumUp,
+} from './ingo.ts';
 export { type DemoResult, POOL_DEMOS, type PoolDemo } from './pools/index.ts';
 export { RFC_STAGES, type RfcReport, type RfcStage, rfc2018 } from './rfc2018.ts';

@@ -1,24 +1,26 @@
 // One trial: may this DIMM be pulled? Tried on the machine that is given, which is a fork: a trial leaves its traces.
 //
-//   for each block of the DIMM   offline, once, with the evictors that help   ──refused──> named, the trial is over; where
-//                                the refusal says nobody (a block of two zones), the next ones are asked who is there
-//   all went                     remove the memory
-//   then                         is everything still there? who moved what, what does it cost?
+//   nobody helps   block by block, as Linux ejects a DIMM: those that went come back when another does not go
+//   with help      all blocks at once (mm/dimm-offline.ts): every block is asked, then emptied, once, then all are gone
+//   then           is everything still there? who moved what, what does it cost?
 //
 //   moved by    migration   what Linux moves itself
 //               memmap      struct pages                      (spec 9.D)
 //               drivers     buffers at fixed places           (spec 9.E)
-//               remap       kernel pages, by kernel class     (spec 9.C)
+//               remap       kernel pages                      (spec 9.C)
 //
 // Nothing lost: each holder has as many frames as before; struct pages of the DIMM and tables of the remapping excepted.
 // Source: spec 9.C, acceptance T-INGO.
 
-import { type BlockId, toBlockId } from '#base/units';
+import { err, ok, type Result } from '#base/result';
+import { type DimmRefusal, type DimmRemoval, DimmWork, removeDimm } from '#mm/dimm-offline';
 import type { Evictor } from '#mm/evictor';
-import type { Blocker, Machine, PageClass, Refusal, RefusalReason } from '#mm/index';
+import type { Blocker, Machine, PageClass, RefusalReason } from '#mm/index';
 import { kremap } from '#mm/kremap/kremap';
 import { kremapOf } from '#mm/kremap/kremap-state';
 import type { Dimm } from './dimm-box.ts';
+
+export const MOVERS = ['migration', 'memmap', 'drivers', 'remap'] as const;
 
 /** What stands in the way first, by name. */
 export type NamedReason = {
@@ -33,8 +35,10 @@ export type Trial = {
   readonly removed: boolean;
   /** Undefined when it was removed. */
   readonly why: NamedReason | undefined;
+  /** Of its blocks, those that were not refused. Where all must go or none, the others were not asked to the end. */
+  readonly blocksGone: number;
   /** Frames by whom they were moved. */
-  readonly moved: Readonly<Record<'migration' | 'memmap' | 'drivers' | 'remap', number>>;
+  readonly moved: Readonly<Record<(typeof MOVERS)[number], number>>;
   /** Leaves of the direct map that were split. */
   readonly splits: number;
   /** Upper bound of the TLB overhead, in millionths. */
@@ -43,68 +47,43 @@ export type Trial = {
   readonly lost: readonly string[];
 };
 
-/** Ids of the blocks of a DIMM, ascending. */
-export const blocksOf = (m: Machine, dimm: Dimm): BlockId[] =>
-  dimm.ranges.flatMap(({ start, end }) => {
-    const first = start / m.blockPages;
-    return Array.from({ length: (end - start) / m.blockPages }, (_, k) => toBlockId(first + k));
-  });
-
-/** How many of its blocks go, each tried once in ascending order. Leaves its traces in `m`. */
-export const removableBlocks = (m: Machine, dimm: Dimm, evictors: readonly Evictor[]): number =>
-  blocksOf(m, dimm).filter((id) => m.offline(id, { evictors }).ok).length;
-
-/** Pulls a DIMM out of `m`, in one pass. Cost O(frames that move), and one fork for each block in compat 'strict'. */
-export function tryDimm(m: Machine, dimm: Dimm, evictors: readonly Evictor[]): Trial {
+/**
+ * Pulls a DIMM out of `m`, in one pass. @param all  with help, all blocks are asked although one refused. Cost O(frames that move), and a fork where somebody helps.
+ */
+export function tryDimm(m: Machine, dimm: Dimm, evictors: readonly Evictor[], all = true): Trial {
   const before = framesByHolder(m);
-  const migrated = m.vmstat.pgmigrate_success;
-  const claimed = new Map<string, number>();
-  const counting = evictors.map((e) => counted(e, claimed));
-  let refused: Refusal | undefined;
-  for (const id of blocksOf(m, dimm)) {
-    const done = m.offline(id, { evictors: counting });
-    if (done.ok) continue;
-    refused = done.error;
-    if (refused.blockers.length > 0) break;
-  }
-  for (const range of refused === undefined ? dimm.ranges : []) {
-    const gone = m.removeMemory(range);
-    if (!gone.ok) refused = gone.error;
+  const done = evictors.length === 0 ? asLinux(m, dimm) : atOnce(m, dimm, evictors, all);
+  const { blocks } = done.ok ? done.value : done.error;
+  const moved = { migration: 0, memmap: 0, drivers: 0, remap: 0 };
+  for (const b of blocks) {
+    for (const who of MOVERS) moved[who] += b.moved[who] ?? 0;
   }
   const stat = kremapOf(m) === undefined ? undefined : kremap(m).stat();
-  const of = (name: string): number => claimed.get(name) ?? 0;
   return {
-    removed: refused === undefined,
-    why: refused === undefined ? undefined : nameOf(refused),
-    moved: {
-      migration: m.vmstat.pgmigrate_success - migrated - of('by migration'),
-      memmap: of('memmap'),
-      drivers: of('drivers'),
-      remap: of('remap'),
-    },
+    removed: done.ok,
+    why: done.ok ? undefined : nameOf(done.error),
+    blocksGone: blocks.filter((b) => b.refusal === undefined).length,
+    moved,
     splits: stat?.splits ?? 0,
     tlbPpm: stat?.tlb.boundPpm ?? 0,
     lost: lostFrom(m, before),
   };
 }
 
-/** An evictor whose moves are counted, those that it has done by ordinary migration too. */
-function counted(e: Evictor, into: Map<string, number>): Evictor {
-  const add = (name: string, pages: number): void => void into.set(name, (into.get(name) ?? 0) + pages);
-  return {
-    ...e,
-    evict(m, a, range) {
-      const before = m.vmstat.pgmigrate_success;
-      const outcome = e.evict(m, a, range);
-      if (outcome === 'moved') add(e.name, 1 << a.order);
-      add('by migration', m.vmstat.pgmigrate_success - before);
-      return outcome;
-    },
-  };
+const asLinux = (m: Machine, dimm: Dimm): Result<DimmRemoval, DimmRefusal> =>
+  removeDimm(m, dimm.ranges, { compat: 'linux' });
+
+/** What was moved when it was refused stays moved, as the machine is a copy. */
+function atOnce(m: Machine, dimm: Dimm, evictors: readonly Evictor[], all: boolean): Result<DimmRemoval, DimmRefusal> {
+  const work = new DimmWork(m, dimm.ranges, { evictors, all });
+  while (!work.finished) work.step();
+  return work.refusal === undefined ? ok(work.report as DimmRemoval) : err(work.refusal); // it is finished
 }
 
-function nameOf(r: Refusal): NamedReason {
-  const first = r.blockers[0];
+/** The first in the way; what never moves before what might. A block of two zones has nobody, its neighbours may. */
+function nameOf(r: DimmRefusal): NamedReason {
+  const all = [...r.blockers, ...r.blocks.flatMap((b) => b.refusal?.blockers ?? [])];
+  const first = all.find((b) => b.cause === 'hard-pinned') ?? all[0];
   return {
     reason: r.reason,
     errno: r.errno,

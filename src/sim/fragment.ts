@@ -14,7 +14,7 @@
 //                     split it), kernel memory that outlives them: 1 to 2 frames of 512
 //   compile jobs      compile-job.ts                                                            stopped
 //   files             folios of order 0 to 4, and 9                                             dropped as far as needed
-//   devices           buffers of order 0 to 5 at fixed places                                   open
+//   devices           buffers of order 0 to 5 at fixed places                                   open, DMA runs
 //
 // Deterministic: same seed and spec, same machine. Everything is asked of the machine's allocator: which frames it gives
 // is the engine's doing, never chosen here. Source: spec 8.2 (workload model), 9.C (T-INGO), H1 (copies of a tree, jobs).
@@ -22,6 +22,7 @@
 import { assert } from '#base/assert';
 import { Prng } from '#base/prng';
 import { type HolderId, type Pfn, toOrder } from '#base/units';
+import { addDevice } from '#mm/fixed-areas/device-model';
 import { type AllocOptions, type Machine, PAGE_SIZE } from '#mm/index';
 import { type Cache, endJob, freeAll, type Job, type Land, startJob, USES, type Use } from './compile-job.ts';
 import { type BoxSpec, bootBox, type DimmBox, freePages, managedPages, plug } from './dimm-box.ts';
@@ -52,6 +53,8 @@ export type Fragmented = DimmBox & {
 
 type Service = { readonly holder: HolderId; readonly tables: HolderId; readonly essential: boolean };
 
+/** Whose buffers lie at fixed places. */
+const DEVICES = ['nic0', 'nic1', 'raid0', 'fc0', 'gpu0', 'usb0'] as const;
 const HUGE = 9;
 const HUGE_PAGES = 1 << HUGE;
 /** The next DIMM is plugged when this much is in use. */
@@ -66,6 +69,7 @@ export function fragment(seed: number, spec: FragmentSpec = INGO_BOX): Fragmente
   run.grow();
   for (let round = 0; round < (spec.rounds ?? 48); round++) run.churn();
   run.stop(spec.free ?? 0.9);
+  run.register();
   const { m, dimms } = run.box;
   const free = freePages(m);
   const managed = managedPages(m);
@@ -84,7 +88,7 @@ class Run {
   readonly #slab: Cache = { pages: [], next: 0 };
   readonly #services: Service[] = [];
   readonly #running: Job[] = [];
-  readonly #buffers: HolderId;
+  readonly #buffers: readonly HolderId[];
   readonly #options: AllocOptions | undefined;
   jobs = 0;
   starts = 0;
@@ -99,7 +103,7 @@ class Run {
     this.m = m;
     const uses = new Map<Use, HolderId>();
     for (const [name, cls] of Object.entries(USES)) uses.set(name as Use, m.addHolder({ class: cls, name }));
-    this.#buffers = m.addHolder({ class: 'driver', name: 'DMA buffers' });
+    this.#buffers = DEVICES.map((name) => m.addHolder({ class: 'driver', name }));
     this.land = {
       m,
       prng: this.prng,
@@ -211,8 +215,9 @@ class Run {
 
   /** A device is opened: rings, descriptors, firmware buffers. */
   #openDevice(): void {
+    const holder = this.prng.pick(this.#buffers);
     const count = 4 + this.prng.below(12);
-    for (let k = 0; k < count; k++) this.land.take(this.#buffers, this.prng.below(6));
+    for (let k = 0; k < count; k++) this.land.take(holder, this.prng.below(6));
   }
 
   /** Huge pages that a service asks for: what remains of all services' share, one 64th to one 16th of memory at most. */
@@ -256,6 +261,11 @@ class Run {
     // The machine is nearly full: what is free above the watermarks becomes page cache.
     const spare = freePages(this.m) - this.m.zones.reduce((n, p) => n + p.watermarks.high, 0);
     if (spare > 0) this.#readFiles(spare);
+  }
+
+  /** The drivers make themselves known, with the buffers that they have: from now on they can be asked (spec 9.E). */
+  register(): void {
+    for (const [k, name] of DEVICES.entries()) addDevice(this.m, { name, drainMs: 1 + k }, this.#buffers[k]);
   }
 
   stop(free: number): void {

@@ -45,7 +45,41 @@ describe('demo', () => {
     expect(runCli(['demo', name])).toEqual({
       code: 2,
       out: '',
-      err: `dimmer: demo knows rfc2018, gigantic, pools, not "${name}"\n`,
+      err: `dimmer: demo knows rfc2018, gigantic, ingo, pools, not "${name}"\n`,
+    });
+  });
+
+  describe('ingo', () => {
+    const args = ['demo', 'ingo', '--size', '4G', '--seed', '1'];
+    const text = runCli(args, { env: {} });
+
+    it('prints the table, the sums, and nothing on stderr; all goes that should', async () => {
+      expect({ code: text.code, err: text.err }).toEqual({ code: 0, err: '' });
+      await expect(text.out).toMatchFileSnapshot('../golden/cli/demo-ingo.txt');
+    });
+
+    it('--json says the same in the shape of its schema', () => {
+      const schema = JSON.parse(readFileSync(join(ROOT, 'docs/formats/demo-ingo.schema.json'), 'utf8')) as object;
+      const validate = new Ajv2020({ strict: true, allErrors: true }).compile(schema);
+      const { code, out, err } = runCli([...args, '--json']);
+      expect({ code, err }).toEqual({ code: 0, err: '' });
+      const document = JSON.parse(out);
+      expect(validate(document), JSON.stringify(validate.errors)).toBe(true);
+      const named = (schema as { properties: object }).properties;
+      expect(Object.keys(document).sort()).toEqual(Object.keys(named).sort());
+      expect(text.out).toContain(`Linux removes ${document.sums.removed.linux} of ${document.sums.dimms} DIMMs`);
+    });
+
+    it.each([
+      [['--seeds', '0'], '--seeds takes 1 to 999999, not "0"'],
+      [['--size', '1G'], '--size takes multiples of 4G, not "1G"'],
+      [['--size', '8'], '--size takes multiples of 4G, not "8"'],
+    ])('%j is a usage error', (more, sentence) => {
+      expect(runCli(['demo', 'ingo', ...more])).toEqual({ code: 2, out: '', err: `dimmer: ${sentence}\n` });
+    });
+
+    it('--seeds and --size are for no other demo', () => {
+      expect(runCli(['demo', 'gigantic', '--size', '4G']).err).toBe('dimmer: --seeds and --size are for demo ingo\n');
     });
   });
 
