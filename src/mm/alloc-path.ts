@@ -27,6 +27,7 @@
 
 import { assert } from '#base/assert';
 import type { NodeId } from '#base/units';
+import { keptFromRequest, strictSomewhere } from './area-contract-state.ts';
 import { MIGRATE_CMA, MIGRATE_HIGHATOMIC, MIGRATE_MOVABLE, MIGRATE_UNMOVABLE, type MigrateType } from './geometry.ts';
 import { reserveHighAtomic, unreserveHighAtomic } from './high-atomic.ts';
 import { REQUEST_TYPE_MASK, REQUEST_UNMANAGED, REQUEST_ZONE_MASK, REQUEST_ZONE_SHIFT } from './holder.ts';
@@ -96,7 +97,7 @@ export function takeFor(m: Machine, holder: number, order: number, options: Allo
   if (options !== undefined) return takeWith(m, order, { mt, top: top as ZoneIndex, node }, options); // two bits
   const list = node < 0 ? (m.zonelists[top] as Int32Array) : m.zonelist(node as NodeId, top as ZoneIndex);
   const index = takeFrames(m, list, order, mt, top);
-  return index >= 0 ? index : refuse(m, order);
+  return index >= 0 ? index : refuse(m, order, mt);
 }
 
 /** A request that names a pool. What else it says of zones must allow the pool's frames. */
@@ -111,8 +112,9 @@ function takeForPool(
 ): number {
   const row = options?.pool ?? NODE_OF_REQUEST - node;
   const type = options?.movable === undefined ? mt : options.movable ? MIGRATE_MOVABLE : MIGRATE_UNMOVABLE;
-  const highest =
+  const asked =
     options?.topZone ?? (options?.movable === undefined ? top : options.movable ? ZONE_MOVABLE : ZONE_NORMAL);
+  const highest = believed(m, mt, asked);
   const request = m.requests[row];
   assert(request !== undefined, 'no such pool request', { row });
   if (((m.holders.request[holder] as number) & REQUEST_UNMANAGED) !== 0) {
@@ -139,16 +141,30 @@ function takeWith(m: Machine, order: number, byClass: ClassRequest, options: All
     else if (mt === MIGRATE_MOVABLE) mt = MIGRATE_UNMOVABLE;
     top = movable ? ZONE_MOVABLE : (Math.min(top, ZONE_NORMAL) as ZoneIndex);
   }
-  top = options.topZone ?? top;
+  top = believed(m, byClass.mt, options.topZone ?? top);
   const home = (node < 0 ? m.nodes[0] : node) as NodeId;
   let list = m.zonelist(home, top);
   if (options.thisNode === true) list = list.filter((id) => (m.pools[id] as Pool).node === home);
   const index = list.length === 0 ? -1 : takeByPasses(m, list, order, mt, top, rights);
-  return index >= 0 ? index : refuse(m, order);
+  return index >= 0 ? index : refuse(m, order, byClass.mt);
 }
 
-function refuse(m: Machine, order: number): number {
+/**
+ * The highest zone of a request whose caller promises more than its class or owner keeps. Linux believes it; where an area is
+ * under a strict contract, what does not move stays out of ZONE_MOVABLE (area-contract.ts).
+ */
+const believed = (m: Machine, classType: number, top: number): ZoneIndex =>
+  (top === ZONE_MOVABLE && classType !== MIGRATE_MOVABLE && strictSomewhere(m) ? ZONE_NORMAL : top) as ZoneIndex; // 0..3
+
+/** @param mt  what the class asks for: what moves may lie anywhere */
+function refuse(m: Machine, order: number, mt: number): number {
   m.vmstat.pgalloc_fail++;
+  const kept = mt === MIGRATE_MOVABLE ? 0 : keptFromRequest(m, order);
+  if (kept > 0) {
+    const message = `no free run of ${1 << order} frames outside of areas whose contract keeps ${kept} free ones for what moves`;
+    m.lastRefusal = refusal('contract', message);
+    return -1;
+  }
   const free = m.pools.reduce((n, p) => n + p.alloc.nrFree(), 0);
   const message = `no free run of ${1 << order} frames above the watermarks; ${free} frames are free in all`;
   m.lastRefusal = refusal('no-memory', message);

@@ -13,11 +13,13 @@
 //             and CMA areas agree with the frames that they name; C8 chunk costs
 //             equal a recount, where somebody asked for them; C9 replicated pages, DMA pools;
 //             C10 addresses of displaced pages (kremap/check-kremap.ts);
-//             C12 fixed areas of drivers: FX1 to FX4 (fixed-areas/check-fixed-areas.ts)
+//             C12 fixed areas of drivers: FX1 to FX4 (fixed-areas/check-fixed-areas.ts);
+//             C13 areas under a contract: AR1 to AR3 (area-contract.ts)
 //
 // Callable by users at any time. An empty list means sound. Every rule here has a test that breaks the tables and sees
 // the rule speak (check.test.ts).
 
+import { checkContracts } from './area-contract.ts';
 import { checkFrames } from './check-frames.ts';
 import { checkCma } from './cma.ts';
 import { checkFixedAreas } from './fixed-areas/check-fixed-areas.ts';
@@ -57,6 +59,7 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
   if (level >= 3) for (const s of checkKremap(m)) v.add('C10', s);
   if (level >= 3) for (const s of checkMemmap(m)) v.add('C10', s);
   if (level >= 3) for (const s of checkFixedAreas(m)) v.add('C12', s);
+  if (level >= 3) for (const s of checkContracts(m)) v.add('C13', s);
   if (level >= 3) for (const s of [...checkHugetlb(m), ...checkPoison(m), ...checkCma(m)]) v.add('C6', s);
   return v.list;
 }

@@ -262,7 +262,7 @@ export class DimmWork {
       this.stage = NEXT[phase];
       return;
     }
-    if (row.work.stage === 'isolate') this.#rememberTypes(row);
+    if (row.work.stage === 'isolate' && this.#m.spec.compat === 'linux') this.#rememberTypes(row);
     row.work.step();
     if (row.work.refusal !== undefined && this.#options.all !== true) this.#refuse(this.#joint());
   }

@@ -18,6 +18,22 @@ export {
   toPfn,
 } from '#base/units';
 export type { AllocOptions, AllocRights } from './alloc-path.ts';
+export {
+  AREA_FAULT_POINTS,
+  areaContracts,
+  CONTRACTS,
+  type Contract,
+  type ContractArea,
+  type ContractCounts,
+  type ContractRefusal,
+  type ContractReport,
+  type ContractStat,
+  contractAt,
+  contractCounts,
+  type SetContractOptions,
+  setAreaContract,
+} from './area-contract.ts';
+export { type LongTermPin, PIN_FAULT_POINTS, pinLongTerm } from './area-contract-pin.ts';
 export { bootAllocator, bootFull, type FullAllocator, type FullSpec } from './boot-allocator.ts';
 export { type BootParams, bootParamsOf, parseCommandLine, type Remark } from './boot-params.ts';
 export type { Violation } from './check.ts';
@@ -39,6 +55,13 @@ export { VirtioMem, type VirtioMemActivity, type VirtioMemOptions } from './driv
 export { QemuVirtioMem, type VirtioMemPort, type VirtioMemReply } from './drivers/virtio-mem-device.ts';
 export { bootEmbedded, type EmbeddedAllocator, type EmbeddedSpec } from './embedded.ts';
 export type { LogLine, MachineEvent, PoolVerb } from './events.ts';
+export {
+  explainBlock,
+  explainRange,
+  type RangeBlocker,
+  type RangeExplanation,
+  type RemedyWord,
+} from './explain-range.ts';
 export { chunkCounts, extfragForOrder, fragmentationIndex, unusableFreeIndex } from './extfrag.ts';
 export type {
   AreaHandle,
@@ -76,6 +99,14 @@ export {
 export { type MappedRun, mappedRuns } from './kremap/page-tables.ts';
 export { KREMAP_FAULTS } from './kremap/protocol.ts';
 export { type TlbCost, type TlbRun, tlbRun } from './kremap/tlb.ts';
+export {
+  LARGE_PAGE_POLICIES,
+  type LargePageArea,
+  type LargePagePolicy,
+  type LargePageStat,
+  type LargePages,
+  largePages,
+} from './large-page-state.ts';
 export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
 export { type MachineState, type MachineStateKind, machineState } from './machine-state.ts';
@@ -107,6 +138,16 @@ export {
 export type { OnlineReport } from './memory-online.ts';
 export type { RemoveReport } from './memory-remove.ts';
 export { growUsable } from './memory-usable.ts';
+export {
+  abortMove,
+  beginMove,
+  finishMove,
+  type MigrateMode,
+  type MigrateOutcome,
+  type Move,
+  type MoveOutcome,
+  migrateAllocation,
+} from './migrate.ts';
 export { genericOnlinePage, restoreOnlinePageCallback, setOnlinePageCallback } from './online-callback.ts';
 export {
   CLASS_TRAITS,
@@ -174,6 +215,7 @@ export {
 export { type Replicas, replicas } from './pools/replica.ts';
 export type { Revoked, RevokeSpec } from './pools/revoke.ts';
 export { setPageState } from './pools/shed.ts';
+export { ownersMove, type PageMobility, type ReclassifyReport, reclassify } from './reclassify.ts';
 export { type Blocker, type BlockerCause, ERRNO, type ErrnoName, type Refusal, type RefusalReason } from './refusal.ts';
 export type { Resource, ResourceSpec } from './resource.ts';
 export { readTunable, type Tunable, writeTunable } from './vm-tunables.ts';
