@@ -5,9 +5,11 @@
 //   Crash kernel                                  X               /proc/iomem                          measured
 //   below 1 MiB                                   X               trampolines of the boot CPUs lie there   assumed
 //   frames the kernel has no page for             X               /proc/kpageflags                     measured
-//   all else that is reserved                     K               memblock leftovers: memory map, page tables, hash tables,
-//                                                                 per-CPU areas. Firmware's own memory is not System RAM,
-//                                                                 so that it is not among them         assumed
+//   whole pageblocks of what is left              M               the memory map comes in leaves of 2 MiB, and little else
+//                                                                 does                                 assumed
+//   all else that is reserved                     K               memblock leftovers: page tables, hash tables, per-CPU areas.
+//                                                                 Firmware's own memory is not System RAM, so that it is not
+//                                                                 among them                           assumed
 //
 // A copy of the twin's machine gets holders that say so; contents, places and all other holders are the twin's. Addresses
 // that were hidden (a reader without privileges) leave everything reserved hard-pinned: nothing is claimed.
@@ -15,7 +17,7 @@
 // Spec 9.C, the table of classes.
 
 import { iomemHidden, parseIomem } from '#kernfs/iomem';
-import { type HolderId, type Machine, PAGE_SIZE, type Pfn } from '#mm/index';
+import { type HolderId, type Machine, PAGE_SIZE, PAGEBLOCK_ORDER, type Pfn } from '#mm/index';
 import type { KernelClass } from '#mm/kernel-class';
 import type { PagesTwin } from '#twin/index';
 
@@ -27,7 +29,8 @@ type Known = { readonly name: string; readonly kernel: KernelClass };
 const IMAGE: Known = { name: 'kernel image', kernel: 'K' };
 const CRASH: Known = { name: 'crash kernel', kernel: 'X' };
 const LOW: Known = { name: 'low memory (trampolines, firmware)', kernel: 'X' };
-const BOOT: Known = { name: 'memory given out at boot (memory map, page tables, per-CPU areas)', kernel: 'K' };
+const MEMMAP: Known = { name: 'memory map of boot memory (whole pageblocks given out at boot)', kernel: 'M' };
+const BOOT: Known = { name: 'memory given out at boot (page tables, hash tables, per-CPU areas)', kernel: 'K' };
 
 const IMAGE_NAMES = /^Kernel (code|rodata|data|bss)$/;
 
@@ -44,8 +47,12 @@ export function classified(twin: PagesTwin): Machine {
   const crash = ranges((name) => name === 'Crash kernel');
   const within = (pfn: number, all: readonly { start: number; end: number }[]): boolean =>
     all.some((r) => r.start <= pfn && pfn < r.end);
-  const knownOf = (pfn: Pfn): Known =>
-    pfn < LOW_MEMORY_PFN ? LOW : within(pfn, crash) ? CRASH : within(pfn, image) ? IMAGE : BOOT;
+  const knownOf = (pfn: Pfn, order: number): Known => {
+    if (pfn < LOW_MEMORY_PFN) return LOW;
+    if (within(pfn, crash)) return CRASH;
+    if (within(pfn, image)) return IMAGE;
+    return order >= PAGEBLOCK_ORDER ? MEMMAP : BOOT;
+  };
 
   const ids = new Map<Known, HolderId>();
   const holderOf = (known: Known): HolderId => {
@@ -59,7 +66,7 @@ export function classified(twin: PagesTwin): Machine {
     const found: { index: number; order: number; known: Known }[] = [];
     m.holders.forEachMember(h, (index) => {
       const order = m.sections.allocationAt(index)?.order ?? 0; // a member is a head
-      found.push({ index, order, known: knownOf(m.sections.pfnOf(index)) });
+      found.push({ index, order, known: knownOf(m.sections.pfnOf(index), order) });
     });
     for (const { index, order, known } of found) {
       m.unhold(index, order);

@@ -20,8 +20,7 @@ import { MIGRATE_UNMOVABLE } from '../geometry.ts';
 import type { HolderSpec } from '../holder.ts';
 import { kernelClassOf } from '../kernel-class.ts';
 import type { Machine } from '../machine.ts';
-import { offlineTargets } from '../migrate.ts';
-import { ZONE_NORMAL } from '../page-class.ts';
+import { ZONE_NORMAL, type ZoneIndex } from '../page-class.ts';
 import type { Pool } from '../pool.ts';
 import { type Extent, extent } from '../pools/dma-extent.ts';
 import type { BlockerCause } from '../refusal.ts';
@@ -126,8 +125,9 @@ function moveUnregistered(m: Machine, a: Occupant): 'moved' | BlockerCause {
   if ((meta & META_PINNED) !== 0) return 'pinned';
   if ((meta & META_WRITEBACK) !== 0) return 'writeback';
   const source = m.poolAt(a.head) as Pool; // the block is online
-  const top = Math.min(source.zone, ZONE_NORMAL);
-  const list = offlineTargets(m, source).filter((id) => (m.pools[id] as Pool).zone <= top);
+  const top = Math.min(source.zone, ZONE_NORMAL) as ZoneIndex;
+  // Its own node first, unlike what an offline does with user pages: its device is there. The block itself is isolated.
+  const list = m.zonelist(source.node, top);
   const to = takeFrames(m, list, a.order, MIGRATE_UNMOVABLE, top);
   if (to < 0) return 'no-target';
   m.relocate(a.head, to, a.order);
