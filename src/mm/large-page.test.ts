@@ -110,7 +110,7 @@ function table(kinds: readonly Kind[], rooms: readonly Room[]): string {
   return rows.join('\n');
 }
 
-describe('F5 the outcome table', () => {
+describe('the outcome table of 9.F5', () => {
   it('LP4 pages in use: each kind, policy and room for them has its fixed outcome', () => {
     expect(table(['THP', '2 MiB', '1 GiB'], ['GiB  ', '2 MiB', '4 KiB'])).toMatchInlineSnapshot(`
       "GiB   THP        linux            went: moved 512, lost 0 + 0; pools 0 0
