@@ -35,8 +35,9 @@ function same(actual: unknown, expected: unknown, what: string): void {
   if (actual !== expected) throw new Error(`${what}: ${String(actual)}, not ${String(expected)}`);
 }
 
-/** What `free` does next: its frame goes to another, to its owner again, or to whoever comes. */
-type Again = 'another' | 'its owner';
+/** Who gets the frame that `free` freed. */
+const AGAIN = ['another', 'its owner'] as const;
+type Again = (typeof AGAIN)[number];
 
 class World {
   readonly m: Machine;
@@ -194,7 +195,7 @@ function play(w: World, schedule: readonly number[]): void {
 }
 
 describe('a move in two steps', () => {
-  it.each(['another', 'its owner'] as const)(
+  it.each(AGAIN)(
     'MV8 free, pin, write, move, second move: all schedules, the freed frame goes to %s; nothing is lost, nothing doubled',
     (again) => {
       const w = new World(again);
