@@ -165,17 +165,23 @@ function run(seed: number): { m: Machine; monitor: DmaMonitor; failed: Set<strin
   const f = fixedAreas(m);
   loud(f.markNonRemovable(extent(BASE, BASE + 512)));
   const failed = new Set<string>();
-  // Swarm: some points always work, some fail often.
-  const odds = new Map(DRIVER_FAULT_POINTS.map((p) => [p as string, rng.chance(0.4) ? 0 : rng.below(50) / 100]));
+  // Swarm: one point that fails often and all others never, or some of them now and then.
+  const one = rng.chance(0.4) ? rng.pick(DRIVER_FAULT_POINTS) : undefined;
+  const odds = new Map<string, number>(
+    DRIVER_FAULT_POINTS.map((p) => [p, one === undefined ? rng.pick([0, 0.05, 0.2]) : p === one ? 0.5 : 0]),
+  );
   m.faultAt = (point) => {
     if (!rng.chance(odds.get(point) ?? 0)) return false;
     failed.add(point);
     return true;
   };
   const asked = 3 + rng.below(5);
-  const able = rng.chance(0.4); // all of them can do all that is asked of drivers
+  // Only who drops can be had again: a world that is about these two points has such drivers.
+  const drops = one === 'drivers.release' || one === 'drivers.reacquire';
+  const badness = drops ? 0 : rng.pick([0, 0, 0.1, 0.4]);
+  const able = drops || rng.chance(0.4); // all of them can do all that is asked of drivers
   for (let k = 0; k < asked; k++) {
-    const manner = rng.chance(0.6) ? 'good' : rng.pick(DEVICE_MANNERS);
+    const manner = rng.chance(badness) ? rng.pick(DEVICE_MANNERS) : 'good';
     addDevice(m, {
       name: `dev${k}`,
       manner,
@@ -199,16 +205,22 @@ function run(seed: number): { m: Machine; monitor: DmaMonitor; failed: Set<strin
   for (let n = 0; n < 10; n++) {
     runDevices(m, rng.below(6), monitor);
     const why = `seed=${seed} step ${n}`;
-    const mode: RelinquishMode = rng.pick(['move', 'move', 'drop', 'ask']);
-    const deadlineMs = rng.below(40);
+    const mode: RelinquishMode = rng.pick(able ? ['move', 'drop', 'drop', 'ask'] : ['move', 'move', 'drop', 'ask']);
+    const deadlineMs = rng.below(80);
     const pages = pagesOf();
     const before = waited();
-    const block = rng.pick(m.blockIds());
-    const start = block * PAGES_PER_SECTION;
-    const what = rng.below(6);
+    // Where something is at stake, nearly always: areas lie close together.
+    const held = f.areas().filter((a) => a.segments.length > 0);
+    const at: number =
+      held.length > 0 && rng.chance(0.9)
+        ? (rng.pick(held).segments[0]?.start ?? BASE)
+        : BASE + rng.below(3 * PAGES_PER_SECTION);
+    const block = toBlockId(Math.floor(at / PAGES_PER_SECTION));
+    const released = f.areas().some((a) => a.state === 'RELEASED');
+    const what = released && rng.chance(0.5) ? 4 : rng.below(6);
     if (what <= 1) {
-      const from = start + rng.below(PAGES_PER_SECTION);
-      const r = f.relinquish(extent(from, from + 1 + rng.below(PAGES_PER_SECTION)), { deadlineMs, clock, mode });
+      const range = extent(at - rng.below(8), at + 1 + rng.below(rng.pick([1, 100, PAGES_PER_SECTION])));
+      const r = f.relinquish(range, { deadlineMs, clock, mode });
       if (!r.ok) {
         refusals++;
         expect(r.error.message, why).not.toBe('');
@@ -274,16 +286,17 @@ function run(seed: number): { m: Machine; monitor: DmaMonitor; failed: Set<strin
 
 describe('steps that fail', () => {
   it(`FX26 whichever step fails, nothing is lost and everything ends (${FAULT_SEEDS} seeds)`, () => {
-    const failed = new Set<string>();
+    const failed = new Map<string, number>();
     let refusals = 0;
     let writes = 0;
     for (let seed = 1; seed <= FAULT_SEEDS; seed++) {
       const r = run(seed);
-      for (const p of r.failed) failed.add(p);
+      for (const p of r.failed) failed.set(p, (failed.get(p) ?? 0) + 1);
       refusals += r.refusals;
       writes += r.monitor.writes;
     }
-    expect([...failed].sort()).toEqual([...DRIVER_FAULT_POINTS].sort()); // each of them was met
+    if (FAULT_SEEDS < 100) return; // a replay of some
+    for (const p of DRIVER_FAULT_POINTS) expect(failed.get(p) ?? 0, p).toBeGreaterThan(FAULT_SEEDS / 40); // worlds that met it
     expect(refusals).toBeGreaterThan(FAULT_SEEDS);
     expect(writes).toBeGreaterThan(100 * FAULT_SEEDS);
   });

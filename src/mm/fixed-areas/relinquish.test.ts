@@ -521,6 +521,41 @@ describe('phase 2', () => {
     sound(m, monitor);
   });
 
+  it('FX18 an offline that a callback begins in the same range is refused; one that rolls the machine back is a bug', () => {
+    const m = boot(2);
+    const f = fixedAreas(m);
+    const evictors = [driversEvictor({ deadlineMs: 5 })];
+    let how: 'begin' | 'roll back' = 'begin';
+    const said: unknown[] = [];
+    const quiesce = (): 'quiet' => {
+      if (how === 'roll back') m.offline(m.blockIds()[0], { evictors });
+      else {
+        const work = m.beginOffline(m.blockIds()[0], { evictors });
+        while (!work.finished) work.step();
+        said.push(work.refusal?.errno);
+      }
+      return 'quiet';
+    };
+    loud(
+      f.register({
+        name: 'deep',
+        abi: 1,
+        caps: ['relinquish', 'quiesce'],
+        maxQuiesceMs: 5,
+        ops: { quiesce, move: () => 'done', resume: () => 'done' },
+      }),
+    );
+    const area = loud(f.request('deep', { bytes: 1, reason: 'one' }));
+    loud(f.relinquish(rangeOf(area), { deadlineMs: 5 }));
+    expect(said).toEqual(['EALREADY']);
+    expect(m.check()).toEqual([]);
+    how = 'roll back';
+    const [now] = f.areas();
+    expect(() =>
+      f.relinquish(extent(now?.segments[0]?.start ?? 0, now?.segments[0]?.end ?? 0), { deadlineMs: 5 }),
+    ).toThrow('a driver rolled the machine back');
+  });
+
   it('FX19 asked, a driver chooses between moving and dropping', () => {
     const m = boot(2);
     const f = fixedAreas(m);

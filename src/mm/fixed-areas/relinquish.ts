@@ -175,6 +175,7 @@ export function beginSession(m: Machine, range: Extent, options: RelinquishOptio
   t.sessions.set(session.id, session);
   for (const a of areasIn(t, range.start, range.end)) {
     const refused = prepare(m, session, a, clock);
+    stillOurs(m, session);
     if (refused === undefined) continue;
     t.sessions.delete(session.id);
     return err(refused);
@@ -242,7 +243,7 @@ export type GiveUpOptions = {
  */
 export function giveUp(m: Machine, s: Session, a: AreaRow, o: GiveUpOptions): 'done' | BlockerCause {
   const d = driverOf(m, a);
-  if (a.workedAround || s.done.some((x) => x.id === a.id)) return 'done';
+  if (a.workedAround) return 'done';
   const failed = s.failed.get(a.id);
   if (failed !== undefined) return failed;
   if (s.late || o.clock.now(m) > s.deadlineAt) {
@@ -253,8 +254,16 @@ export function giveUp(m: Machine, s: Session, a: AreaRow, o: GiveUpOptions): 'd
   const how = s.how.get(a.id);
   if (how === undefined || d.dead) return otherwise(m, s, a, d);
   if (isPinned(m, a.segments)) return 'pinned';
-  return quiet(m, s, a, d, o) ?? (how === 'move' ? move(m, s, a, d, o) : drop(m, s, a, d, o));
+  const outcome = quiet(m, s, a, d, o) ?? (how === 'move' ? move(m, s, a, d, o) : drop(m, s, a, d, o));
+  stillOurs(m, s);
+  return outcome;
 }
+
+/** A driver that was asked may do much, but not take the machine back to an earlier state: rows and sessions would be others. */
+const stillOurs = (m: Machine, s: Session): void =>
+  assert(areaTableOf(m).sessions.get(s.id) === s, 'a driver rolled the machine back while it was asked', {
+    session: s.id,
+  });
 
 /** The host does it, if it can; else the session has failed. */
 function otherwise(m: Machine, s: Session, a: AreaRow, d: DriverRow): 'done' | BlockerCause {
