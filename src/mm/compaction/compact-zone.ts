@@ -36,7 +36,7 @@ import { type MigrateMode, moverAt, splitAllocation } from '../migrate.ts';
 import type { ZoneIndex } from '../page-class.ts';
 import type { Pool } from '../pool.ts';
 import { attrsOf } from '../pools/pool-table.ts';
-import { KIND_HEAD0, KIND_MASK, KIND_NONE, META_DISPLACED } from '../section.ts';
+import { KIND_HEAD0, KIND_MASK, KIND_NONE, META_DISPLACED, META_PINNED, META_WRITEBACK } from '../section.ts';
 import { COMPACT_CLUSTER, type CompactOptions, type CompactReport, type CompactResult } from './compact-result.ts';
 import {
   type CompactState,
@@ -59,6 +59,8 @@ export type StepSize =
   | 'cluster';
 
 const NEVER = -1;
+/** What a large page is not split with: an extra reference, storage that reads it; a displaced one is kremap's. */
+const NEVER_SPLIT = META_PINNED | META_WRITEBACK | META_DISPLACED;
 /** A page that had to be written back is tried once more: it is clean by then, or storage is still at it. */
 const TRIES = 2;
 
@@ -426,7 +428,7 @@ export class CompactWork {
     assert(mover !== undefined, 'a page that was isolated has a mover', { head, order });
     const to = this.#target(order);
     if (to < 0) {
-      if (order > 0 && mover.splits && (meta & META_DISPLACED) === 0) {
+      if (order > 0 && mover.splits && (meta & NEVER_SPLIT) === 0) {
         splitAllocation(m, head);
         for (let i = head + 2 ** order - 1; i >= head; i--) heads.push(i);
         return 'moved';
