@@ -335,6 +335,28 @@ describe('who is asked', () => {
     expect(m.check()).toEqual([]);
   });
 
+  it('DM14 struct pages that lie in the DIMM and describe it leave with it; those of other memory move first', () => {
+    const m = Machine.boot({
+      ram: [{ start: section(0), end: section(4), node: node0 }],
+      blockSize: 2 ** 27,
+      watermarks: 'none',
+      code: 'shared',
+      hotplug: { autoOnline: 'online_movable', memmapOnMemory: 'Y' },
+    });
+    const before = m.fork();
+    expect(m.addMemory(DIMM, node0, { memmap: 'self-range' }).ok).toBe(true); // its first block describes all of it
+    expect(m.fork().offline(IDS[0])).toMatchObject({ error: { reason: 'hosts' } });
+    expect(removeDimm(m, { start: DIMM.start, end: section(33) })).toMatchObject({ error: { reason: 'hosts' } });
+    expect(removeDimm(m.fork(), DIMM)).toMatchObject({ ok: true, value: { moved: {} } });
+    expect(removeDimm(m.fork(), DIMM, { evictors: [memmapEvictor()] })).toMatchObject({
+      ok: true,
+      value: { moved: {} },
+    });
+    const work = run(new DimmWork(m, DIMM));
+    expect([work.stage, m.blockIds().length]).toEqual(['done', before.blockIds().length]);
+    expect(m.check()).toEqual([]);
+  });
+
   it('DM12 kept memory goes offline only; ranges that are none are refused', () => {
     const m = world(['movable', 'movable', 'movable', 'movable']);
     expect(removeDimm(m, DIMM, { keep: true })).toMatchObject({ ok: true, value: { removed: [] } });

@@ -226,12 +226,12 @@ export class DimmWork {
     for (const block of ids) {
       const row = blocks.rowOf(block);
       if (blocks.state[row] === BLOCK_OFFLINE) this.#offline.push(block);
-      else this.#rows.push(this.#newRow(block));
+      else this.#rows.push(this.#newRow(block, ids));
     }
     this.stage = 'look';
   }
 
-  #newRow(block: BlockId): Row {
+  #newRow(block: BlockId, leavesWith: readonly BlockId[]): Row {
     const m = this.#m;
     const evicted = new Map<string, number>();
     const count = (name: string, frames: number, counted: number): void => {
@@ -243,7 +243,7 @@ export class DimmWork {
     const row: Row = {
       block,
       zone: m.pools[m.blocks.pool[m.blocks.rowOf(block)]]?.name ?? 'none',
-      work: new OfflineWork(m, block, { ...offline, evictors }),
+      work: new OfflineWork(m, block, { ...offline, evictors, leavesWith }),
       evicted,
       counted: 0,
       types: new Uint8Array(m.blockPages / PAGEBLOCK_PAGES),
@@ -360,9 +360,10 @@ export class DimmWork {
   #rehearse(): Refusal | undefined {
     if (this.#options.keep === true) return undefined;
     const f = this.#m.fork();
+    const leavesWith = this.#ids();
     for (const { block } of this.#rows) {
       f.blocks.state[f.blocks.rowOf(block)] = BLOCK_ONLINE;
-      const went = f.offline(block);
+      const went = f.offline(block, { leavesWith });
       if (!went.ok) return went.error;
     }
     for (const range of this.#ranges) {
