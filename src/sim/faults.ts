@@ -5,6 +5,7 @@
 
 import type { Prng } from '#base/prng';
 import { COMPACT_FAULT_POINTS } from '#mm/compaction/compact-result';
+import { DIMM_FAULT_POINTS } from '#mm/dimm-offline';
 import { DRIVER_FAULT_POINTS } from '#mm/fixed-areas/relinquish';
 import { KREMAP_FAULTS } from '#mm/kremap/protocol';
 import { MEMMAP_FAULT_POINTS } from '#mm/memmap-move';
@@ -17,6 +18,7 @@ export const FAULT_POINTS: readonly string[] = [
   ...MEMMAP_FAULT_POINTS,
   ...DRIVER_FAULT_POINTS,
   ...COMPACT_FAULT_POINTS,
+  ...DIMM_FAULT_POINTS,
 ];
 
 export class Faults {

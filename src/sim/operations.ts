@@ -3,7 +3,7 @@
 //   alloc free     1 to 16 allocations of any order       pin, dirty, writeback    a page's state changes
 //   begin-move finish-move abort-move                     migration in two steps
 //   add online remove                                     DIMMs come, come online, go
-//   offline step cancel                                   one block leaves, interleaved with everything
+//   offline pull step cancel                              a block, or a DIMM, leaves, interleaved with everything
 //   compact compact-step                                  two scanners over a zone, in steps, or direct compaction
 //   kremap-move kremap-home                               kernel pages move, and come home
 //   memmap-move                                           struct pages move
@@ -18,9 +18,10 @@ import { assert } from '#base/assert';
 import type { Prng } from '#base/prng';
 import { type BlockId, type Pfn, toBlockId, toOrder, toPfn } from '#base/units';
 import { CompactWork } from '#mm/compaction/compact-zone';
+import { DimmWork } from '#mm/dimm-offline';
 import { addBuffer, runDevices } from '#mm/fixed-areas/device-model';
 import { fixedAreas } from '#mm/fixed-areas/fixed-areas';
-import { MEMMAP_WISHES, type MemmapWish, PAGES_PER_SECTION, type Refusal } from '#mm/index';
+import { MEMMAP_WISHES, type MemmapWish, type MemoryRange, PAGES_PER_SECTION, type Refusal } from '#mm/index';
 import { kremap } from '#mm/kremap/kremap';
 import { moveMemmap } from '#mm/memmap-move';
 import { abortMove, beginMove, finishMove, offlineTargets } from '#mm/migrate';
@@ -195,10 +196,33 @@ function anyBlock(w: World, prng: Prng): BlockId {
   return prng.chance(0.8) && isPresent(w, slot) ? prng.pick(blockIds(w, slot)) : prng.pick(w.m.blockIds());
 }
 
+const rangeOf = (w: World, id: BlockId): MemoryRange => ({
+  start: toPfn(id * w.m.blockPages),
+  end: toPfn((id + 1) * w.m.blockPages),
+});
+
+/** A whole DIMM, all blocks at once. */
+function pull(w: World): string | undefined {
+  const slots = w.slots.filter((s) => isPresent(w, s));
+  if (w.busy || slots.length === 0) return undefined;
+  const { range } = w.prng.pick(slots);
+  const evictors = w.someEvictors();
+  w.workOn = { name: `DIMM at ${range.start}`, range };
+  w.work = new DimmWork(w.m, range, {
+    evictors,
+    all: w.prng.chance(0.3),
+    keep: w.prng.chance(0.2),
+    order: w.prng.pick(['worst-first', 'ascending', 'descending']),
+    offline: { batch: w.prng.pick([1, 8, 32]) },
+  });
+  return `removal of the DIMM at ${range.start} begins, with ${evictors.map((e) => e.name).join(' ') || 'nobody'}`;
+}
+
 function offline(w: World): string | undefined {
   if (w.busy) return undefined;
   const id = anyBlock(w, w.prng);
   const evictors = w.someEvictors();
+  w.workOn = { name: `block ${id}`, range: rangeOf(w, id) };
   w.work = w.m.beginOffline(id, { evictors, batch: w.prng.pick([1, 4, 32]), rounds: w.prng.pick([1, 2, 4]) });
   return `offline of block ${id} begins, with ${evictors.map((e) => e.name).join(' ') || 'nobody'}`;
 }
@@ -209,7 +233,7 @@ function step(w: World): string | undefined {
   const before = work.stage;
   for (let k = w.prng.below(8); k >= 0 && !work.finished; k--) work.step();
   if (work.finished) w.work = undefined;
-  return `offline of block ${work.block}: ${before} to ${work.stage} ${work.refusal?.reason ?? ''}`;
+  return `${w.workOn?.name}: ${before} to ${work.stage} ${work.refusal?.reason ?? ''}`;
 }
 
 function cancel(w: World): string | undefined {
@@ -217,7 +241,7 @@ function cancel(w: World): string | undefined {
   if (work === undefined || !w.prng.chance(0.2)) return undefined;
   work.cancel();
   w.work = undefined;
-  return `offline of block ${work.block} is cancelled`;
+  return `${w.workOn?.name} is cancelled`;
 }
 
 /** In compat strict a refusal restores everything, by a copy: the ledger was told of moves that never were. */
@@ -320,9 +344,9 @@ function relinquish(w: World): string | undefined {
   const pfn = w.prng.pick(areas).segments[0]?.start;
   if (pfn === undefined) return undefined;
   const start = pfn - (pfn % PAGES_PER_SECTION);
-  if (w.busy && w.work?.block === start / w.m.blockPages) return undefined;
-  const done = w.evictors.length > 0 ? relinquishRange(w, start) : undefined;
-  return `relinquish section at ${start}: ${done}`;
+  const on = w.busy ? w.workOn?.range : undefined;
+  if (on !== undefined && on.start <= start && start < on.end) return undefined;
+  return `relinquish section at ${start}: ${relinquishRange(w, start)}`;
 }
 
 function relinquishRange(w: World, start: number): string {
@@ -352,6 +376,7 @@ export const OPERATIONS: readonly Operation[] = [
   { name: 'online', weight: 16, run: online },
   { name: 'remove', weight: 8, run: remove },
   { name: 'offline', weight: 16, run: offline },
+  { name: 'pull', weight: 12, run: pull },
   { name: 'step', weight: 240, run: step },
   { name: 'cancel', weight: 4, run: cancel },
   { name: 'offline-now', weight: 1, run: offlineNow },

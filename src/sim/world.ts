@@ -14,6 +14,7 @@ import { Prng } from '#base/prng';
 import { type HolderId, type NodeId, toNodeId, toPfn } from '#base/units';
 import type { CompactWork } from '#mm/compaction/compact-zone';
 import { installCompaction } from '#mm/compaction/direct';
+import type { DimmWork } from '#mm/dimm-offline';
 import type { Evictor } from '#mm/evictor';
 import { addDevice, type DeviceManner, DmaMonitor, deviceClock } from '#mm/fixed-areas/device-model';
 import { driversEvictor } from '#mm/fixed-areas/evictor';
@@ -70,8 +71,10 @@ export class World {
   readonly evictors: readonly Evictor[];
   /** The devices' time: they go on writing while somebody waits. */
   readonly clock: AreaClock;
-  /** The one hotplug work under way. */
-  work: OfflineWork | undefined;
+  /** The one hotplug work under way: of a block, or of a whole DIMM. */
+  work: OfflineWork | DimmWork | undefined;
+  /** Its name, and the frames that it empties. */
+  workOn: { readonly name: string; readonly range: MemoryRange } | undefined;
   readonly moves: Move[] = [];
   compaction: CompactWork | undefined;
   /** Numbers that were written into frames so far. */
