@@ -3,6 +3,7 @@
 //   rfc2018     the trace of Salvador and Hildenbrand 2018, line by line; what the machine counted goes to stderr
 //   gigantic    1 GiB pages that remain, by policy and block size
 //   ingo        which DIMMs can be pulled when 90 % is free: Linux, and with each help more
+//   defrag      who makes large free blocks, and when: strategies compared on one load
 //   pools       the list of the demonstrations of pools, one for each problem of Snook 2007
 //   pools/NAME  one of them: what happened in words, and the figures before and after
 
@@ -18,6 +19,7 @@ import {
   type RfcStage,
   rfc2018,
 } from '#demo/index';
+import { runDefrag } from './defrag-command.ts';
 import { EXIT } from './exit-code.ts';
 import { INGO_SIZE, INGO_SIZE_STEP, runIngo } from './ingo-command.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
@@ -60,6 +62,11 @@ const DEMOS: Readonly<Record<string, Demo>> = {
     run: askIngo,
     chance: true,
   },
+  defrag: {
+    about: 'strategies of defragmentation, Linux and those of 2004 (Hansen, Mooley), on one load',
+    run: fine(runDefrag),
+    chance: true,
+  },
   pools: { about: 'pools that no kernel has: a demo for each problem of Snook 2007', run: fine(listPools) },
 };
 
@@ -73,7 +80,7 @@ export function addDemo(program: Command, io: Io, exit: (code: number) => void):
     .argument('[name]', `${Object.keys(DEMOS).join(', ')}; without a name: the list`)
     .option('-J, --json', 'a JSON document')
     .option('-q, --quiet', 'only the trace, nothing on stderr')
-    .option('--seed <number>', 'of pools/NAME and ingo: chance of another seed')
+    .option('--seed <number>', 'of pools/NAME, ingo and defrag: chance of another seed')
     .option('--seeds <number>', 'of ingo: so many, from --seed (default 1) on')
     .option('--size <size>', 'of ingo: the machine, 8 DIMMs; default 64G')
     .addHelpText(
@@ -85,6 +92,7 @@ Examples:
   dimmer demo gigantic --json
   dimmer demo ingo                    64 GiB in 8 DIMMs, 90 % free: which can be pulled?
   dimmer demo ingo --seeds 100        the same for a hundred machines
+  dimmer demo defrag                  stalls, pages moved, blocks gained, by strategy
   dimmer demo pools                   ten problems, ten uses of pools
   dimmer demo pools/embedded          one of them`,
     )

@@ -1,6 +1,13 @@
 // Demos: famous examples of the field, run on a real machine of the engine. Each returns a typed report; the command
 // line prints it.
 
+export {
+  DEFRAG_STRATEGIES,
+  type DefragReport,
+  type DefragRow,
+  defrag,
+  type FilesRow,
+} from './defrag.ts';
 export { GIGANTIC_DIMM_BYTES, type GiganticRow, gigantic } from './gigantic.ts';
 export {
   type Help,
