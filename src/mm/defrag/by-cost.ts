@@ -16,6 +16,8 @@
 // Invariants: DF4 between steps every frame is free, used or on a per-CPU list, and a step moves `pages` pages at most; DF5 a
 // run ends: it gives up SOURCES pieces at most, each after SWEEPS sweeps.
 //
+// Costs are kept by the machine from the first run on, which every allocation pays for (25 to 35 ns, bench/README.md).
+//
 // Follows no kernel: Linux has no index of what emptying costs. After Snook 2007, problem 9, and Hansen 2004.
 
 import { assert } from '#base/assert';

@@ -296,6 +296,30 @@ describe('lists, faults, pools', () => {
     expect(d.levels().map((l) => l.pool.name)).not.toContain('rt');
     expect(m.check()).toEqual([]);
   });
+
+  it('DF14 a pool that is gone, or not there any more after a restore, ends its run', () => {
+    const { m } = worldFrom('n0 Normal ........');
+    const p = pools(m);
+    const before = m.snapshot();
+    const d = new Defragmenter(m, settings({ idle: {} }, 1, 20));
+    const make = (): void => {
+      expect(p.create({ name: 'web', pages: 8192 }).ok).toBe(true);
+      const h = p.addHolder({ class: 'anonymous', name: 'web', pool: 'web' });
+      if (!h.ok) throw new Error(h.error.message);
+      const got = Array.from({ length: 8192 }, () => toPfn(m.alloc(h.value, toOrder(0))));
+      got.forEach((pfn, k) => {
+        if (k % 3 === 0) m.free(pfn);
+      });
+      for (const pool of m.pools) pool.alloc.drain();
+    };
+    make();
+    expect(d.idle(1)).toBe(1);
+    m.restore(before);
+    expect(d.idle(2)).toBe(0);
+    make();
+    expect(d.idle(3)).toBe(1);
+    expect(m.check()).toEqual([]);
+  });
 });
 
 const framesInUse = (m: Machine): number => m.holders.pages.reduce((n, pages) => n + pages, 0);

@@ -162,7 +162,12 @@ export class Defragmenter implements Worker {
     // A run that goes on is for the pool that was worst when it began.
     for (const [id, run] of this.#runs) {
       if (run.maker === undefined) continue;
-      const moved = this.#advance('idle', this.#m.pools[id] as Pool, run, 1);
+      const pool = this.#m.pools[id];
+      if (pool === undefined || !this.#mayServe(pool)) {
+        run.maker = undefined; // destroyed, or not there yet: the machine was restored
+        continue;
+      }
+      const moved = this.#advance('idle', pool, run, 1);
       if (moved > 0) return moved;
     }
     const pools = this.#pools().filter((p) => this.#runOf(p).until <= now);
