@@ -19,8 +19,8 @@
 // Where to (offline): other nodes that have memory, and only if there is none its own; frames of a kernel zone go to
 // kernel zones, frames of ZONE_MOVABLE may go to any (Linux asks for a movable zone only if the source lies in one).
 //
-// Invariants: MG1 a frame is neither lost nor doubled in any interleaving; MG2 after an outcome that is not `moved` the
-// source is as it was; MG3 a target in flight is held, and is free again when its move is over otherwise than by `moved`.
+// Invariants: MV4 after a fault the source is as it was; MV8 a frame is neither lost nor doubled in any interleaving; MV9 a
+// target in flight is held, and free again when its move is over otherwise than by `moved`.
 //
 // Follows Linux v6.12 mm/migrate.c: migrate_pages(), alloc_migration_target(); mm/memory_hotplug.c: do_migrate_range()
 // (spec 3.1 step 5). Left out: reclaim to make room, LRU order of the migrated pages.
