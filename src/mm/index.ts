@@ -148,6 +148,15 @@ export {
   type MoveOutcome,
   migrateAllocation,
 } from './migrate.ts';
+export {
+  EVACUATE_FAULT_POINTS,
+  EVACUATION_KINDS,
+  type EvacuateOptions,
+  type Evacuation,
+  type EvacuationKind,
+  type EvacuationKinds,
+  evacuateNode,
+} from './node-evacuate.ts';
 export { genericOnlinePage, restoreOnlinePageCallback, setOnlinePageCallback } from './online-callback.ts';
 export {
   CLASS_TRAITS,
