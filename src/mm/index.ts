@@ -151,7 +151,7 @@ export {
 export {
   EVACUATE_FAULT_POINTS,
   EVACUATION_KINDS,
-  type EvacuateOptions,
+  type EvacuateNodeOptions,
   type Evacuation,
   type EvacuationKind,
   type EvacuationKinds,

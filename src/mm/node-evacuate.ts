@@ -48,7 +48,7 @@ export const EVACUATION_KINDS = ['memmap', 'vmalloc', 'slab', 'pagetables', 'pag
 export type EvacuationKind = (typeof EVACUATION_KINDS)[number];
 export type EvacuationKinds = Readonly<Partial<Record<EvacuationKind, boolean>>>;
 
-export type EvacuateOptions = {
+export type EvacuateNodeOptions = {
   /** Who moves kernel memory; default nobody. */
   readonly evictors?: readonly Evictor[];
   /** Rounds that may pass without moving anything; default 2. */
@@ -297,7 +297,7 @@ export function evacuateNode(
   m: Machine,
   node: NodeId,
   kinds: EvacuationKinds,
-  options: EvacuateOptions = {},
+  options: EvacuateNodeOptions = {},
 ): Result<Evacuation, Refusal> {
   const { evictors = [], rounds = 2 } = options;
   if (!m.nodes.includes(node)) return err(refusal('bad-request', `there is no node ${node}`));
