@@ -15,9 +15,11 @@
 // Follows Linux v6.12 mm/vmscan.c: try_to_free_pages(), fs/drop_caches.c; lumpy: v2.6.34 mm/vmscan.c: isolate_lru_pages().
 
 import type { SlowRequest } from './alloc-path.ts';
+import { compactionSuitable } from './compaction/suitability.ts';
 import type { HolderSpec } from './holder.ts';
 import type { Machine } from './machine.ts';
 import { machineState } from './machine-state.ts';
+import type { Pool } from './pool.ts';
 import {
   KIND_HEAD0,
   KIND_MASK,
@@ -98,6 +100,24 @@ export function reclaimPages(m: Machine, request: SlowRequest, options: ReclaimO
   m.vmstat.pgsteal_direct += dropped;
   return dropped;
 }
+
+/**
+ * Direct reclaim of a request, for CompactionOptions.reclaim: 32 pages; for orders above 3 so many that compaction has room
+ * (should_continue_reclaim()). Lumpy reclaim makes the page itself: a piece is enough.
+ */
+export const directReclaim =
+  (shape: 'plain' | 'lumpy' = 'plain') =>
+  (m: Machine, request: SlowRequest): number => {
+    let dropped = reclaimPages(m, request, { shape });
+    if (shape === 'lumpy' || request.order <= COSTLY_ORDER) return dropped;
+    const hasRoom = (id: number): boolean =>
+      compactionSuitable(m, m.pools[id] as Pool, request.order, request.topZone) !== 'skipped';
+    // Each round drops something, or ends it.
+    for (let more = dropped; more > 0 && !request.list.some(hasRoom); dropped += more) {
+      more = reclaimPages(m, request, { shape });
+    }
+    return dropped;
+  };
 
 /** Heads of a holder's pages, by index; a copy, so that they may be freed meanwhile. */
 function membersOf(m: Machine, h: number): number[] {

@@ -78,7 +78,8 @@ export type CompactReport = {
   /** Frames that each scanner passed: what vmstat counts (compact_migrate_scanned, compact_free_scanned). */
   readonly migrateScanned: number;
   readonly freeScanned: number;
-  /** With countVisits: entries read, by the rule of pools/evacuate.ts. Else 0. */
+  /** With countVisits: entries read by both scanners, and by the free one, by the rule of pools/evacuate.ts. Else 0. */
   readonly visits: number;
+  readonly freeVisits: number;
   readonly rounds: number;
 };

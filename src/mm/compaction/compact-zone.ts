@@ -85,6 +85,7 @@ export class CompactWork {
   migrateScanned = 0;
   freeScanned = 0;
   visits = 0;
+  freeVisits = 0;
   rounds = 0;
 
   readonly #o: CompactOptions;
@@ -130,9 +131,9 @@ export class CompactWork {
   }
 
   get report(): CompactReport {
-    const { captured, moved, failed, migrateScanned, freeScanned, visits, rounds } = this;
+    const { captured, moved, failed, migrateScanned, freeScanned, visits, freeVisits, rounds } = this;
     const result = this.result ?? 'partial-skipped';
-    return { result, captured, moved, failed, migrateScanned, freeScanned, visits, rounds };
+    return { result, captured, moved, failed, migrateScanned, freeScanned, visits, freeVisits, rounds };
   }
 
   get #pool(): Pool {
@@ -495,6 +496,12 @@ export class CompactWork {
 
   /** isolate_freepages(): from the top down, until there is room for what was isolated. */
   #isolateFreePages(): void {
+    const before = this.visits;
+    this.#scanForFree();
+    this.freeVisits += this.visits - before;
+  }
+
+  #scanForFree(): void {
     const pool = this.#pool;
     const { owner } = this.m.owners;
     let start = this.#freeAt;

@@ -131,6 +131,8 @@ export type CompactionOptions = {
   readonly reclaim?: (m: Machine, request: SlowRequest) => number;
   /** Orders above 3 too are tried again: __GFP_RETRY_MAYFAIL. Default false. */
   readonly retryMayFail?: boolean;
+  /** False: reclaim alone, as before there was compaction. Default true. */
+  readonly compact?: boolean;
 };
 
 /** should_compact_retry() */
@@ -161,11 +163,12 @@ export const compactionSlowPath =
     return made >= 0 ? made : 'failed';
   };
 
-function makePage(m: Machine, request: SlowRequest, { reclaim, retryMayFail }: CompactionOptions): number {
+function makePage(m: Machine, request: SlowRequest, options: CompactionOptions): number {
+  const { reclaim, retryMayFail, compact = true } = options;
   const { order, migratetype } = request;
   if (request.list.length === 0) return -1;
   const costly = order > COSTLY_ORDER;
-  if (costly || (order > 0 && migratetype !== MIGRATE_MOVABLE)) {
+  if (compact && (costly || (order > 0 && migratetype !== MIGRATE_MOVABLE))) {
     const { index } = compactDirect(m, request, 'async');
     if (index >= 0) return index;
   }
@@ -174,7 +177,7 @@ function makePage(m: Machine, request: SlowRequest, { reclaim, retryMayFail }: C
     const freed = reclaim?.(m, request) ?? 0;
     const reclaimed = freed > 0 ? takeAboveMin(m, request) : -1;
     if (reclaimed >= 0) return reclaimed;
-    if (order === 0) {
+    if (order === 0 || !compact) {
       if (freed === 0) return -1;
       continue;
     }

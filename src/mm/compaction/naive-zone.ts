@@ -4,7 +4,7 @@
 //   chunks are found by looking whether all frames of an aligned range are free, each time
 //
 // The same algorithm as compact-zone.ts, written down once more from Linux v6.12 mm/compaction.c without any of its shortcuts:
-// no bitmaps, no resuming, no machine. One zone that begins at frame 0; both pageblocks of a chunk have one type.
+// no bitmaps, no resuming, no machine. One zone that begins at frame 0.
 
 import type { MigrateMode } from '../migrate.ts';
 import type { CompactResult } from './compact-result.ts';
@@ -17,7 +17,7 @@ const PB = 512;
  * dirty  moves in mode sync only                       written  under writeback: tried in mode sync only, never moves
  */
 export type NaiveKind = 'move' | 'whole' | 'stay' | 'fails' | 'dirty' | 'written';
-export type NaivePage = { readonly owner: number; at: number; order: number; readonly kind: NaiveKind };
+export type NaivePage = { readonly owner: number; at: number; order: number; kind: NaiveKind };
 
 export type NaiveOptions = {
   readonly order: number;
@@ -54,7 +54,18 @@ export class NaiveZone {
   }
 
   remove(page: NaivePage): void {
-    for (let i = page.at; i < page.at + 2 ** page.order; i++) this.at[i] = undefined;
+    this.#free(page.at, page.order);
+  }
+
+  #clear(start: number, order: number): void {
+    for (let i = start; i < start + 2 ** order; i++) this.at[i] = undefined;
+  }
+
+  /** Frames become free. Two pageblocks that merge take the type of what was freed last. */
+  #free(start: number, order: number): void {
+    this.#clear(start, order);
+    const c = this.chunk(start);
+    if (c?.[1] === 10) this.types.fill(this.types[Math.floor(start / PB)] as number, c[0] / PB, c[0] / PB + 2);
   }
 
   get pages(): NaivePage[] {
@@ -72,6 +83,8 @@ export class NaiveZone {
     for (let o = 0; o <= 10; o++) {
       const head = i - (i % 2 ** o);
       if (!this.#isFree(head, head + 2 ** o)) break;
+      const [a, b] = [this.types[Math.floor(head / PB)] as number, this.types[Math.floor(head / PB) + 1] as number];
+      if (o === 10 && a !== b && (a > 2 || b > 2)) break;
       found = [head, o];
     }
     return found;
@@ -284,7 +297,7 @@ export class NaiveZone {
         const to = target(p.order);
         if (to < 0) {
           if (p.order > 0 && (p.kind === 'move' || p.kind === 'dirty')) {
-            this.remove(p);
+            this.#clear(p.at, p.order);
             for (let k = 2 ** p.order - 1; k >= 0; k--) {
               const part = { owner: p.owner, at: p.at + k, order: 0, kind: p.kind };
               this.put(part);
@@ -303,9 +316,10 @@ export class NaiveZone {
           came = 'some-failed';
           continue;
         }
-        this.remove(p);
-        capture(p);
+        this.#clear(p.at, p.order);
+        if (!capture(p)) this.#free(p.at, p.order);
         p.at = to;
+        if (p.kind === 'dirty') p.kind = 'move'; // it was written back for that
         this.put(p);
         this.moved += 2 ** p.order;
       }
@@ -318,7 +332,7 @@ export class NaiveZone {
       let high = -1;
       for (const [head, order] of targets) {
         high = Math.max(high, block(head) * PB);
-        for (let i = head; i < head + 2 ** order; i++) this.at[i] = undefined;
+        this.#free(head, order);
       }
       targets = [];
       if (high >= 0) this.cached.free = Math.max(this.cached.free, high);
