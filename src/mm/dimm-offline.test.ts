@@ -6,7 +6,10 @@ import { type Pfn, toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
 import { DIMM_FAULT_POINTS, DimmWork, type RemoveDimmOptions, removeDimm } from './dimm-offline.ts';
 import type { MachineEvent } from './events.ts';
 import type { Evictor } from './evictor.ts';
-import { MIGRATE_ISOLATE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
+import type { DriverOps, FixedArea } from './fixed-areas/driver.ts';
+import { driversEvictor } from './fixed-areas/evictor.ts';
+import { fixedAreas } from './fixed-areas/fixed-areas.ts';
+import { MIGRATE_ISOLATE, PAGE_SIZE, PAGEBLOCK_PAGES, PAGES_PER_SECTION } from './geometry.ts';
 import { remapEvictor } from './kremap/evictor.ts';
 import { Machine } from './machine.ts';
 import type { MachineSpec } from './machine-spec.ts';
@@ -354,6 +357,48 @@ describe('who is asked', () => {
     });
     const work = run(new DimmWork(m, DIMM));
     expect([work.stage, m.blockIds().length]).toEqual(['done', before.blockIds().length]);
+    expect(m.check()).toEqual([]);
+  });
+
+  it('DM15 a fixed area that lies in several blocks leaves once; refused later, it is back at its very frames', () => {
+    const m = world(['kernel', 'kernel', 'movable', 'movable']);
+    const f = fixedAreas(m);
+    const moves: string[] = [];
+    const at = (a: FixedArea): string => a.segments.map((s) => s.start / PAGES_PER_SECTION).join();
+    const ops: DriverOps = {
+      quiesce: () => 'quiet',
+      move: (_, from, to) => {
+        moves.push(`${at(from)} to ${at(to)}`);
+        return 'done';
+      },
+      resume: () => 'done',
+    };
+    const caps = ['relinquish', 'quiesce'] as const;
+    expect(f.register({ name: 'nic', abi: 1, caps, maxQuiesceMs: 5, ops }).ok).toBe(true);
+    // It is asked for while boot memory is full.
+    const held: Pfn[] = [];
+    const filler = m.addHolder({ class: 'slab', name: 'filler' });
+    for (let pfn = m.alloc(filler, toOrder(10)); pfn >= 0; pfn = m.alloc(filler, toOrder(10))) held.push(toPfn(pfn));
+    for (const pfn of held) if (pfn >= DIMM.start) m.free(pfn);
+    const bytes = 1.5 * PAGES_PER_SECTION * PAGE_SIZE;
+    const got = f.request('nic', { bytes, rule: { contiguous: true }, reason: 'ring', reacquireRule: {} });
+    if (!got.ok) throw new Error(got.error.message);
+    expect(got.value.segments.map((s) => [s.start, s.end])).toEqual([[section(32.5), section(34)]]);
+    for (const pfn of held) if (pfn < DIMM.start) m.free(pfn);
+    const pinned = takeIn(m, 'anonymous', 34);
+    m.pin(pinned);
+    const evictors = [driversEvictor({ deadlineMs: 100 })];
+    const digest = m.digest();
+    const order = 'ascending' as const; // the pinned page is found last
+    expect(removeDimm(m, DIMM, { evictors, order })).toMatchObject({ error: { reason: 'stuck' } });
+    expect(moves.length).toBe(2);
+    expect(moves[1]?.split(' to ').reverse().join(' to ')).toBe(moves[0]);
+    expect(f.areas()[0]?.segments).toEqual(got.value.segments);
+    expect(m.digest()).toBe(digest);
+    m.unpin(pinned);
+    const r = removeDimm(m, DIMM, { evictors });
+    expect(r).toMatchObject({ ok: true, value: { moved: { drivers: 1.5 * PAGES_PER_SECTION, migration: 1 } } });
+    expect(f.areas()[0]?.segments.every((x) => x.end <= section(4))).toBe(true);
     expect(m.check()).toEqual([]);
   });
 
