@@ -16,12 +16,12 @@ describe('fragment', () => {
   const world = fragment(1, SMALL);
   const { m, dimms } = world;
 
-  it('SM1 the same seed gives the same machine, another seed another', () => {
+  it('SG1 the same seed gives the same machine, another seed another', () => {
     expect(fragment(1, SMALL).m.digest()).toBe(m.digest());
     expect(fragment(2, SMALL).m.digest()).not.toBe(m.digest());
   });
 
-  it('SM2 90 % of managed memory is free, within half a percent; all DIMMs are online throughout', () => {
+  it('SG2 90 % of managed memory is free, within half a percent; all DIMMs are online throughout', () => {
     expect(world.free / world.managed).toBeGreaterThanOrEqual(0.9);
     expect(world.free / world.managed).toBeLessThan(0.905);
     expect(dimms.map((d) => d.pages * 4096)).toEqual(Array.from({ length: 8 }, () => GIB));
@@ -30,7 +30,7 @@ describe('fragment', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('SM3 class X lies in the first DIMM only; the struct pages of each other DIMM lie in a DIMM before it', () => {
+  it('SG3 class X lies in the first DIMM only; the struct pages of each other DIMM lie in a DIMM before it', () => {
     for (let h = 0; h < m.holders.length; h++) {
       if (m.holders.specs[h]?.class !== 'reserved') continue;
       m.holders.forEachMember(h, (frame) => expect(holds(dimms[0] as Dimm, m.sections.pfnOf(frame))).toBe(true));
@@ -38,7 +38,7 @@ describe('fragment', () => {
     expect(m.hotplug.ranges.length).toBe(7);
   });
 
-  it('SM4 each DIMM holds what Linux cannot move: none of them can be removed, though most of their blocks may go', () => {
+  it('SG4 each DIMM holds what Linux cannot move: none of them can be removed, though most of their blocks may go', () => {
     for (const d of dimms) {
       const fork = m.fork();
       const refused = blocksOf(m, d).filter((id) => !fork.offline(toBlockId(id)).ok);
@@ -47,7 +47,7 @@ describe('fragment', () => {
     }
   });
 
-  it('SM5 without grouping by mobility kernel memory is scattered over many times as many pageblocks', () => {
+  it('SG5 without grouping by mobility kernel memory is scattered over many times as many pageblocks', () => {
     const scattered = (grouping: boolean): number => {
       const world = fragment(3, { ...SMALL, grouping }).m;
       const blocks = new Set<number>();
