@@ -88,6 +88,42 @@ describe('migrateAllocation', () => {
   });
 });
 
+describe('a slow path that takes the page away', () => {
+  it('MV12 dropped, moved or split while room was made for it: nothing moves twice, nothing is lost', () => {
+    for (const order of [0, 2]) {
+      for (const deed of ['drop', 'move', 'split'] as const) {
+        const { m, holder } = worldFrom('n0 Normal ........\n n1 Normal ........');
+        const a = holder('M');
+        const pfn = toPfn(m.alloc(a, toOrder(order)));
+        const head = m.sections.indexOf(pfn);
+        const to = poolsOf(m, [1, 'Normal']);
+        // Node 1 is full, so that the first search fails; the slow path then makes room, at the page's cost.
+        const filler = m.addHolder({ class: 'anonymous', name: 'filler' });
+        const filled: Pfn[] = [];
+        for (let k = 10; k >= 0; ) {
+          const f = m.alloc(filler, toOrder(k), { node: toNodeId(1), thisNode: true });
+          if (f < 0) k--;
+          else filled.push(toPfn(f));
+        }
+        m.slowPath = (machine) => {
+          machine.slowPath = undefined;
+          for (const f of filled) machine.free(f);
+          if (deed === 'drop') machine.free(pfn);
+          else if (deed === 'split') splitAllocation(machine, head);
+          else expect(migrateAllocation(machine, head, poolsOf(m, [0, 'Normal']))).toBe('moved');
+          machine.slowPath = () => 'failed';
+          return 'retry';
+        };
+        const outcome = migrateAllocation(m, head, to);
+        const stays = deed === 'split' && order === 0; // one frame is no less whole than before
+        expect(outcome, `${deed} ${order}`).toBe(stays ? 'moved' : 'no-target');
+        expect(m.holders.pages[a]).toBe(deed === 'drop' ? 0 : 1 << order);
+        expect(m.check(), `${deed} ${order}`).toEqual([]);
+      }
+    }
+  });
+});
+
 describe('offlineTargets', () => {
   const named = (m: Machine, zone: 'DMA32' | 'Normal' | 'Movable', node = 0): string[] =>
     Array.from(offlineTargets(m, m.poolNamed(toNodeId(node), zone) as Pool), (id) => m.pools[id].title);

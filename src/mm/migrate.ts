@@ -89,7 +89,14 @@ export function movePageTable(m: Machine, head: number, targets: Int32Array): Mi
   return drive(m, head, PAGE_TABLE, m.holders.request[holder] as number, targets, 'sync');
 }
 
-/** The steps at the top of this file, nobody in between. */
+/**
+ * Is the page still where it was? Making room for a target may have moved it, split it or dropped it: Linux takes a page off
+ * its LRU before it looks for a target, here it stays in everybody's sight.
+ */
+const isStill = (m: Machine, head: number, slot: number, order: number): boolean =>
+  (m.sections.metaAt(head) & KIND_MASK) === KIND_HEAD0 + order && m.sections.ownerAt(head) === slot;
+
+/** The steps at the top of this file, nobody in between but whoever makes room for the target. */
 function drive(
   m: Machine,
   head: number,
@@ -108,7 +115,12 @@ function drive(
   if (faultAt !== undefined && faultAt('migrate.reserve')) return failed(m, order, 'no-target', mode);
   const source = m.poolAt(head) as Pool; // an allocation lies in an online pageblock
   const top = source.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL;
+  const slot = m.sections.ownerAt(head);
   const to = takeFrames(m, targets, order, request & REQUEST_TYPE_MASK, top);
+  if (m.slowPath !== undefined && !isStill(m, head, slot, order)) {
+    if (to >= 0) giveBack(m, to, order);
+    return failed(m, order, 'no-target', mode);
+  }
   if (to < 0) {
     if (order > 0 && mover.splits && (meta & META_DISPLACED) === 0) {
       splitAllocation(m, head);
@@ -147,8 +159,10 @@ function giveBack(m: Machine, index: number, order: number): void {
 }
 
 function migrateParts(m: Machine, head: number, order: number, targets: Int32Array, mode: MigrateMode): MigrateOutcome {
+  const slots = Int32Array.from({ length: 1 << order }, (_, k) => m.sections.ownerAt(head + k));
   let outcome: MigrateOutcome = 'moved';
   for (let i = head; i < head + (1 << order); i++) {
+    if (!isStill(m, i, slots[i - head] as number, 0)) continue; // whoever made room for another part took it away
     const part = migrateAllocation(m, i, targets, mode);
     if (part !== 'moved') outcome = part;
   }
@@ -226,6 +240,10 @@ export function beginMove(
   const top = source.zone === ZONE_MOVABLE ? ZONE_MOVABLE : ZONE_NORMAL;
   if (m.faultAt?.('migrate.reserve') === true) return no('no-target');
   const to = takeFrames(m, targets, order, request & REQUEST_TYPE_MASK, top);
+  if (!isStill(m, head, slot, order)) {
+    if (to >= 0) giveBack(m, to, order);
+    return err('raced');
+  }
   if (to < 0) return no('no-target');
   if (m.faultAt?.('migrate.unmap') === true) {
     giveBack(m, to, order);
