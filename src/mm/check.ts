@@ -13,8 +13,10 @@
 //             and CMA areas agree with the frames that they name; C8 chunk costs
 //             equal a recount, where somebody asked for them; C9 replicated pages, DMA pools;
 //             C10 addresses of displaced pages (kremap/check-kremap.ts);
+//             C11 where struct pages lie (memmap-where.ts);
 //             C12 fixed areas of drivers: FX1 to FX4 (fixed-areas/check-fixed-areas.ts);
-//             C13 areas under a contract: AR1 to AR3 (area-contract.ts)
+//             C13 areas under a contract: AR1 to AR3 (area-contract.ts);
+//             C14 chunks of files (mapping-pool.ts)
 //
 // Callable by users at any time. An empty list means sound. Every rule here has a test that breaks the tables and sees
 // the rule speak (check.test.ts).
@@ -28,6 +30,7 @@ import { PAGEBLOCK_PAGES, PAGEBLOCKS_PER_SECTION, PAGES_PER_SECTION } from './ge
 import { checkHugetlb } from './hugetlb.ts';
 import { checkKremap } from './kremap/check-kremap.ts';
 import { type Machine, tagOf } from './machine.ts';
+import { checkMappings } from './mapping-pool.ts';
 import { checkMemmap } from './memmap-where.ts';
 import { BLOCK_OFFLINE } from './memory-block.ts';
 import { checkPoison } from './memory-failure.ts';
@@ -57,9 +60,10 @@ export function checkMachine(m: Machine, level: number, tagged: boolean): Violat
   if (level >= 3) for (const s of checkChunkCosts(m)) v.add('C8', s);
   if (level >= 3) for (const s of [...checkReplicas(m), ...checkDma(m)]) v.add('C9', s);
   if (level >= 3) for (const s of checkKremap(m)) v.add('C10', s);
-  if (level >= 3) for (const s of checkMemmap(m)) v.add('C10', s);
+  if (level >= 3) for (const s of checkMemmap(m)) v.add('C11', s);
   if (level >= 3) for (const s of checkFixedAreas(m)) v.add('C12', s);
   if (level >= 3) for (const s of checkContracts(m)) v.add('C13', s);
+  if (level >= 3) for (const s of checkMappings(m)) v.add('C14', s);
   if (level >= 3) for (const s of [...checkHugetlb(m), ...checkPoison(m), ...checkCma(m)]) v.add('C6', s);
   return v.list;
 }

@@ -126,7 +126,7 @@ describe('the checker', () => {
         checkMemmap(m).some((s) => says.test(s)),
         checkMemmap(m).join('\n'),
       ).toBe(true);
-      expect(m.check().some((v) => v.rule === 'C10')).toBe(true);
+      expect(m.check().some((v) => v.rule === 'C11')).toBe(true);
     });
   }
 

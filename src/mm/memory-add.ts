@@ -19,6 +19,7 @@ import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { type BlockId, type NodeId, type Pfn, toBlockId } from '#base/units';
 import type { LogLine } from './events.ts';
+import { workedAroundIn } from './fixed-areas/fixed-areas.ts';
 import { MAX_PFN, PAGE_SIZE, PAGES_PER_SECTION } from './geometry.ts';
 import type { Machine } from './machine.ts';
 import { type MemmapFallback, type MemmapPolicy, presentSections } from './memmap.ts';
@@ -83,6 +84,9 @@ export function addMemory(
   }
   if (range.start >= range.end) return err(unaligned(m, range));
   if (range.start < 0 || range.end > MAX_PFN) return err(outOfReach(m, range));
+  if (workedAroundIn(m, range.start, range.end).length > 0) {
+    return err(refusal('exists', 'the host backs these addresses for a driver whose area was worked around'));
+  }
   const reserved = m.hotplug.resources.request(address(range.start), address(range.end) - 1, name);
   if (!reserved.ok) return err(taken(m, range, reserved.error));
   const added = addReserved(m, range, node, options, reserved.value);

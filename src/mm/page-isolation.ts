@@ -90,6 +90,14 @@ function passSingles(m: Machine, index: number, end: number, zone: number, type:
   return end;
 }
 
+/** Frames of the free chunk that covers frame i of the pool, from i on; 1 for a frame that is on a per-CPU list. */
+function freeFrom({ alloc }: Pool, i: number): number {
+  const order = alloc.area.orderAt(i);
+  if (order >= 0) return 1 << order;
+  const head = alloc.area.headOf(i); // the second pageblock of a chunk of order 10 is looked at by itself
+  return head < 0 ? 1 : head + (1 << alloc.area.orderAt(head)) - i;
+}
+
 /** See Machine.blockersIn. Offline frames and frames without RAM count as holes. */
 export function blockersIn(m: Machine, start: Pfn, end: Pfn): Blocker[] {
   const list = new BlockerList();
@@ -113,8 +121,7 @@ export function blockersIn(m: Machine, start: Pfn, end: Pfn): Blocker[] {
     const type = pool.alloc.area.typeOf(index - pool.base);
     if (kind === KIND_NONE) {
       // Free, or on a per-CPU list: fine, unless the whole pageblock is CMA's. Large free chunks are skipped at once.
-      const order = pool.alloc.area.orderAt(index - pool.base);
-      const run = Math.min(end - pfn, order < 0 ? 1 : 1 << order);
+      const run = Math.min(end - pfn, freeFrom(pool, index - pool.base));
       if (type === MIGRATE_CMA) {
         list.add({
           startPfn: toPfn(pfn),

@@ -15,7 +15,7 @@
 // Follows Linux v6.12 mm/vmscan.c: try_to_free_pages(), fs/drop_caches.c; lumpy: v2.6.34 mm/vmscan.c: isolate_lru_pages().
 
 import type { SlowRequest } from './alloc-path.ts';
-import { compactionSuitable } from './compaction/suitability.ts';
+import { hasRoomToCompact } from './compaction/suitability.ts';
 import type { HolderSpec } from './holder.ts';
 import type { Machine } from './machine.ts';
 import { machineState } from './machine-state.ts';
@@ -110,14 +110,22 @@ export const directReclaim =
   (m: Machine, request: SlowRequest): number => {
     let dropped = reclaimPages(m, request, { shape });
     if (shape === 'lumpy' || request.order <= COSTLY_ORDER) return dropped;
-    const hasRoom = (id: number): boolean =>
-      compactionSuitable(m, m.pools[id] as Pool, request.order, request.topZone) !== 'skipped';
+    const hasRoom = (id: number): boolean => hasRoomToCompact(m.pools[id] as Pool, request.order, request.topZone);
     // Each round drops something, or ends it.
     for (let more = dropped; more > 0 && !request.list.some(hasRoom); dropped += more) {
       more = reclaimPages(m, request, { shape });
     }
     return dropped;
   };
+
+/** Pages of clean and dirty cache that nobody has mapped: zone_reclaimable_pages(), of all zones. Cost O(holders). */
+export function reclaimablePages(m: Machine): number {
+  let pages = 0;
+  for (let h = 0; h < m.holders.length; h++) {
+    if (isCache(m.holders.specs[h] as HolderSpec)) pages += m.holders.pages[h] as number;
+  }
+  return pages;
+}
 
 /** Heads of a holder's pages, by index; a copy, so that they may be freed meanwhile. */
 function membersOf(m: Machine, h: number): number[] {

@@ -14,7 +14,7 @@ import { compactRow, compactStateOf } from './compact-state.ts';
 import { CompactWork, compactZone } from './compact-zone.ts';
 import { installCompaction } from './direct.ts';
 import { kcompactdTick, wakeKcompactd } from './kcompactd.ts';
-import { type NaiveKind, type NaiveOptions, type NaivePage, NaiveZone } from './naive-zone.ts';
+import { type NaiveKind, type NaiveOptions, type NaivePage, NaiveZone } from './naive-zone.cases.ts';
 
 const SEEDS = Number(process.env.DIMMER_SEEDS ?? 24);
 const PB = 512;

@@ -30,7 +30,7 @@ import { COSTLY_ORDER, type CompactResult, worthier } from './compact-result.ts'
 import { compactionDeferred, compactRow, deferCompaction, deferReset } from './compact-state.ts';
 import { compactZone } from './compact-zone.ts';
 import { kswapdSleeps } from './kcompactd.ts';
-import { compactionSuitable, watermarkOk } from './suitability.ts';
+import { hasRoomToCompact, watermarkOk } from './suitability.ts';
 
 export const COMPACT_PRIORITIES = ['async', 'sync-light', 'sync-full'] as const;
 export type CompactPriority = (typeof COMPACT_PRIORITIES)[number];
@@ -129,6 +129,8 @@ export function compactDirect(
 export type CompactionOptions = {
   /** Direct reclaim: frees pages that nobody needs now. @returns how many */
   readonly reclaim?: (m: Machine, request: SlowRequest) => number;
+  /** Pages that reclaim might free in the long run: whether it is worth to go on. Default 0. */
+  readonly reclaimable?: (m: Machine) => number;
   /** Orders above 3 too are tried again: __GFP_RETRY_MAYFAIL. Default false. */
   readonly retryMayFail?: boolean;
   /** False: reclaim alone, as before there was compaction. Default true. */
@@ -138,11 +140,12 @@ export type CompactionOptions = {
 /** should_compact_retry() */
 type Retries = { priority: CompactPriority; successes: number };
 
-function retries(m: Machine, request: SlowRequest, result: CompactResult, r: Retries): boolean {
+function retries(m: Machine, request: SlowRequest, result: CompactResult, r: Retries, reclaimable: number): boolean {
   const { order, list, topZone } = request;
   const costly = order > COSTLY_ORDER;
   if (result === 'skipped') {
-    return list.some((id) => compactionSuitable(m, m.pools[id] as Pool, order, topZone) === 'continue');
+    const more = Math.floor(reclaimable / Math.max(1, order)); // all of it would be too much to pay for one page
+    return list.some((id) => hasRoomToCompact(m.pools[id] as Pool, order, topZone, more));
   }
   if (result === 'success' && ++r.successes <= (costly ? MAX_RETRIES / 4 : MAX_RETRIES)) return true;
   if (r.priority !== 'sync-light' || costly) return false;
@@ -185,7 +188,8 @@ function makePage(m: Machine, request: SlowRequest, options: CompactionOptions):
     if (index >= 0) return index;
     if (costly && retryMayFail !== true) return -1;
     // Without room for its targets compaction comes to nothing: reclaim has to make it, if there is reclaim at all.
-    if ((reclaim !== undefined && freed === 0) || !retries(m, request, result, r)) return -1;
+    if (reclaim !== undefined && freed === 0) return -1;
+    if (!retries(m, request, result, r, options.reclaimable?.(m) ?? 0)) return -1;
   }
   return -1;
 }

@@ -45,10 +45,13 @@ export const watermarkOk = (pool: Pool, order: number, mark: Mark, top: ZoneInde
 /** compact_gap(): what a run needs free besides, for its targets. */
 export const compactGap = (order: number): number => 2 * 2 ** order;
 
+/** Is enough free for a run, or would it be with `more` pages? __compaction_suitable(). Cost O(1). */
+export const hasRoomToCompact = (pool: Pool, order: number, top: ZoneIndex, more = 0): boolean =>
+  above(pool, 0, markOf(pool, order > COSTLY_ORDER ? 'low' : 'min') + compactGap(order) - more, top, true);
+
 /** See the table above. Cost O(pageblocks in use) for orders above 3, else O(1). */
 export function compactionSuitable(m: Machine, pool: Pool, order: number, top: ZoneIndex = pool.zone): Suitability {
-  const mark = markOf(pool, order > COSTLY_ORDER ? 'low' : 'min') + compactGap(order);
-  if (!above(pool, 0, mark, top, true)) return 'skipped';
+  if (!hasRoomToCompact(pool, order, top)) return 'skipped';
   if (order <= COSTLY_ORDER) return 'continue';
   const index = fragmentationIndex(chunkCounts(pool.alloc.area), order);
   return index >= 0 && index <= m.vm.extfragThreshold ? 'not-suitable' : 'continue';
