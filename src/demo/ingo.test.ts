@@ -1,6 +1,10 @@
 // T-INGO by example: what Linux cannot remove, and what goes. Rules in docs/spec/sim.md.
 
 import { describe, expect, it } from 'vitest';
+import { compactMemory } from '#mm/compaction/kcompactd';
+import type { Machine } from '#mm/index';
+import { tryDimm } from '#sim/dimm-trial';
+import { fragment } from '#sim/fragment';
 import { INGO_HELPS, INGO_TLB_PPM, ingo, sumUp } from './ingo.ts';
 
 const SMALL = { bytes: 4 * 2 ** 30, dimms: 8, rounds: 8 };
@@ -56,5 +60,16 @@ describe('ingo, before grouping by mobility', () => {
     expect(sums).toMatchObject({ stayed: 0, unnamed: 0 });
     expect(sums.removed.linux).toBe(0);
     expect(sums.maxTlbPpm).toBeLessThan(45_000);
+  });
+});
+
+describe('compaction', () => {
+  it('SI7 moves thousands of pages and frees no block more: what moves is not what keeps a DIMM', () => {
+    const { m, dimms } = fragment(1, SMALL);
+    const compacted = m.fork();
+    const moved = compactMemory(compacted).reduce((n, r) => n + r.moved, 0);
+    expect(moved).toBeGreaterThan(1000);
+    const blocks = (from: Machine): number[] => dimms.map((d) => tryDimm(from.fork(), d, []).blocksGone);
+    expect(blocks(compacted)).toEqual(blocks(m));
   });
 });

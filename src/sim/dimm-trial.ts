@@ -35,7 +35,7 @@ export type Trial = {
   readonly removed: boolean;
   /** Undefined when it was removed. */
   readonly why: NamedReason | undefined;
-  /** Of its blocks, those that were not refused. Where all must go or none, the others were not asked to the end. */
+  /** Of its blocks, those that went: Linux takes them one by one; where somebody helps, all go or none. */
   readonly blocksGone: number;
   /** Frames by whom they were moved. */
   readonly moved: Readonly<Record<(typeof MOVERS)[number], number>>;
@@ -62,7 +62,7 @@ export function tryDimm(m: Machine, dimm: Dimm, evictors: readonly Evictor[], al
   return {
     removed: done.ok,
     why: done.ok ? undefined : nameOf(done.error),
-    blocksGone: blocks.filter((b) => b.refusal === undefined).length,
+    blocksGone: done.ok || evictors.length === 0 ? blocks.filter((b) => b.refusal === undefined).length : 0,
     moved,
     splits: stat?.splits ?? 0,
     tlbPpm: stat?.tlb.boundPpm ?? 0,

@@ -45,7 +45,7 @@ describe('demo', () => {
     expect(runCli(['demo', name])).toEqual({
       code: 2,
       out: '',
-      err: `dimmer: demo knows rfc2018, gigantic, ingo, pools, not "${name}"\n`,
+      err: `dimmer: demo knows rfc2018, gigantic, ingo, defrag, pools, not "${name}"\n`,
     });
   });
 
