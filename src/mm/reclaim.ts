@@ -97,6 +97,8 @@ export function reclaimPages(m: Machine, request: SlowRequest, options: ReclaimO
     }
     if (dropped < want) hand.holder = (h + 1) % m.holders.length;
   }
+  // A piece can only come to be in the area (__alloc_pages_direct_reclaim() drains, too).
+  if (order > 0 && dropped > 0) for (const id of list) (m.pools[id] as Pool).alloc.drain();
   m.vmstat.pgsteal_direct += dropped;
   return dropped;
 }

@@ -1,0 +1,24 @@
+export type Sizes = { readonly pages: number; readonly wanted: number; readonly seed: number; readonly runs: number };
+export type Row = {
+  readonly case: string;
+  readonly hash: string;
+  readonly wrong: readonly unknown[];
+  readonly ratio?: number;
+  readonly want?: number;
+  readonly got?: number;
+  readonly moved?: number;
+  readonly movedEach?: number;
+  readonly reclaimed?: number;
+  readonly scanned?: number;
+  readonly scannedEach?: number;
+  readonly earlyGot?: number;
+  readonly earlyReclaimed?: number;
+  readonly p50?: number;
+  readonly p95?: number;
+  readonly foreground?: number;
+  readonly background?: number;
+};
+export const CASE_NAMES: readonly string[];
+export const FULL: Sizes;
+export const QUICK: Sizes;
+export function runCase(name: string, api: object, size: Sizes): Row;
