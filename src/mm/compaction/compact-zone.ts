@@ -16,8 +16,9 @@
 // Neither scanner looks at free frames one by one: free chunks come from the area's bitmaps, and a whole chunk or
 // allocation is one look. (Linux samples instead: it strides by 32, and searches its lists for a place to start at.)
 //
-// Invariants: CP1 no page is lost, doubled or torn, no frame leaves the pool; CP2 between steps every frame is free, used or
-// on a per-CPU list; CP3 a run ends: the migrate scanner goes forward in each round, and never past the free scanner.
+// Invariants (rules CP1, CP12, CP31, CP32): no page is lost, doubled or torn, and no frame leaves the pool; between steps every
+// frame is free, used or on a per-CPU list; a run ends, because the migrate scanner goes forward in each round, and never
+// past the free scanner.
 //
 // Follows Linux v6.12 mm/compaction.c: compact_zone(), isolate_migratepages(), isolate_freepages(), __compact_finished();
 // mm/migrate.c: migrate_pages(); mm/page_alloc.c: compaction_capture() (spec 2.11). What differs: docs/spec/compaction.md.
