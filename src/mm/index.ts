@@ -38,6 +38,10 @@ export { bootAllocator, bootFull, type FullAllocator, type FullSpec } from './bo
 export { type BootParams, bootParamsOf, parseCommandLine, type Remark } from './boot-params.ts';
 export type { Violation } from './check.ts';
 export { type CmaArea, type CmaOptions, cmaAlloc, cmaAreas, cmaCounters, cmaRelease } from './cma.ts';
+export { CompactWork, compactZone } from './compaction/compact-zone.ts';
+export { installCompaction } from './compaction/direct.ts';
+export { compactMemory, compactNode, kcompactdTick } from './compaction/kcompactd.ts';
+export { Defragmenter } from './defrag/defragmenter.ts';
 export {
   type BlockTrial,
   DIMM_FAULT_POINTS,
@@ -110,6 +114,7 @@ export {
 export { type BlockInfo, type FrameInfo, Machine, type Snapshot } from './machine.ts';
 export { type MachineSpec, type RamRange, type ReservedRange, simpleSpec } from './machine-spec.ts';
 export { type MachineState, type MachineStateKind, machineState } from './machine-state.ts';
+export { allocMapped, closeMapped, mappingInfo, shrinkMapped, tailsFirst, truncateMapped } from './mapping-pool.ts';
 export { type MemmapPlan, type MemmapPolicy, planMemmap } from './memmap.ts';
 export { memmapEvictor } from './memmap-evictor.ts';
 export {
@@ -224,6 +229,7 @@ export {
 export { type Replicas, replicas } from './pools/replica.ts';
 export type { Revoked, RevokeSpec } from './pools/revoke.ts';
 export { setPageState } from './pools/shed.ts';
+export { directReclaim, dropPageCache } from './reclaim.ts';
 export { ownersMove, type PageMobility, type ReclassifyReport, reclassify } from './reclassify.ts';
 export { type Blocker, type BlockerCause, ERRNO, type ErrnoName, type Refusal, type RefusalReason } from './refusal.ts';
 export type { Resource, ResourceSpec } from './resource.ts';

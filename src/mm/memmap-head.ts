@@ -27,6 +27,8 @@ import {
   PAGEBLOCK_ORDER,
   PAGEBLOCK_PAGES,
 } from './geometry.ts';
+import { holdDisplaced } from './kremap/home.ts';
+import { kremapOf } from './kremap/kremap-state.ts';
 import type { Machine } from './machine.ts';
 import { holderNamed } from './memmap-frames.ts';
 import { blockOf, VACANT_HOLDER } from './memmap-where.ts';
@@ -140,5 +142,9 @@ export function leaveHead(m: Machine, index: number): void {
     if (!headManaged(m, block * m.blockPages)) pool.managed += PAGEBLOCK_PAGES;
     pool.alloc.setPageblockType(last - pool.base, MIGRATE_MOVABLE);
     pool.alloc.freeToArea(last - pool.base, PAGEBLOCK_ORDER);
+    // Addresses of frames that were struct pages when their own pages came home are taken still (kremap/).
+    const remapped = kremapOf(m);
+    const start: number = m.sections.pfnOf(last);
+    if (remapped !== undefined) holdDisplaced(remapped, start, start + PAGEBLOCK_PAGES);
   }
 }

@@ -25,6 +25,16 @@ describe('simulate', () => {
     expect(r.faults, `seed=${seed}`).toBeGreaterThan(0);
   });
 
+  // Each found a bug: a captured page that leaked, an area that two sessions had, a head that gave away taken addresses.
+  it.each([
+    [34, 6000],
+    [1038, 12_000],
+    [1012, 12_000],
+  ])('SS1 seed %i, %i steps: worlds that once found something', (seed, steps) => {
+    const r = simulate({ seed, steps });
+    expect(r.failure, told(r)).toBeUndefined();
+  });
+
   it.each(SEEDS.slice(0, 3))(
     'SS2 seed %i without faults: every DIMM that may go goes, in a bounded number of steps',
     (seed) => {

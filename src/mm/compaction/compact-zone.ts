@@ -293,7 +293,8 @@ export class CompactWork {
     m.vmstat.compact_migrate_scanned += this.migrateScanned;
     m.vmstat.compact_free_scanned += this.freeScanned;
     this.finished = true;
-    this.result = result;
+    // Whatever ended the run: who captured a page has what it came for (compact_zone_order()).
+    this.result = this.captured >= 0 ? 'success' : result;
   }
 
   // ------------------------------------------------------------------------------------------- the migrate scanner

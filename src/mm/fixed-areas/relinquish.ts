@@ -32,6 +32,7 @@ import { type Blocker, type BlockerCause, type ErrnoName, type Refusal, refusal 
 import { META_STATE } from '../section.ts';
 import {
   type AreaRow,
+  type AreaTable,
   areaOf,
   areasIn,
   areaTableOf,
@@ -159,6 +160,13 @@ export function beginSession(m: Machine, range: Extent, options: RelinquishOptio
       refusal('nested', `frames of [${other.start.toString(16)}, ${other.end.toString(16)}) are being relinquished`),
     );
   }
+  // An area that another session has moved here, and may take back, is that session's until it ends.
+  const taken = areasIn(t, range.start, range.end).find((a) => inDoubt(t, a.id));
+  if (taken !== undefined) {
+    return err(
+      refusal('nested', `an area of ${driverOf(m, taken).name} lies there only until another relinquish ends`),
+    );
+  }
   const session: Session = {
     id: t.nextSession++,
     start: range.start,
@@ -182,6 +190,10 @@ export function beginSession(m: Machine, range: Extent, options: RelinquishOptio
   }
   return ok(session);
 }
+
+/** Has a session that is not over given the area up or moved it? */
+const inDoubt = (t: AreaTable, id: number): boolean =>
+  [...t.sessions.values()].some((s) => s.done.some((d) => d.id === id));
 
 function prepare(m: Machine, s: Session, a: AreaRow, clock: AreaClock): Refusal | undefined {
   const d = driverOf(m, a);

@@ -375,6 +375,20 @@ describe('leaves', () => {
     expect(m.check()).toEqual([]);
   });
 
+  it('KR12 a page moved by hand out of a pageblock that somebody isolated: its frame is not given to others', () => {
+    const m = world();
+    const slab = holder(m, 'slab');
+    const pfn = allocAt(m, slab, 33 * S + 512);
+    const work = m.beginOffline(b33, remap);
+    while (work.stage !== 'notify') work.step();
+    expect(kremap(m).move(pfn).ok).toBe(true);
+    work.cancel(); // it was not prepared: nothing brings the page home
+    expect(kremap(m).stat()).toMatchObject({ displaced: 1, vaBlocked: 1 });
+    expect(m.check()).toEqual([]);
+    expect(kremap(m).home({ start: toPfn(33 * S), end: toPfn(34 * S) })).toEqual({ pages: 1, left: 0 });
+    expect(m.check()).toEqual([]);
+  });
+
   it('KR12 KR13 an offline in steps that is given up brings the image home, all of it', () => {
     const m = world();
     const image = holder(m, 'reserved', 'K');

@@ -191,7 +191,7 @@ function move(m: Machine, pfn: Pfn, target: Pfn | undefined): Result<MovedPages,
     );
   }
   const named: Place | undefined = to === undefined ? undefined : exactly(m, [to]);
-  const outcome = movePages(k, [part], named ?? anywhere(m, targetsOf(m, part)), { faults: 'ask' });
+  const outcome = movePages(k, [part], named ?? anywhere(m, targetsOf(m, part)), { faults: 'ask', hold: true });
   if (outcome !== 'moved') return err(refuse(m, a.head, pages, REASON[outcome], CAUSE[outcome]));
   return ok({ from, to: m.sections.pfnOf(part.to), pages });
 }

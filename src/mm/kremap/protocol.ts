@@ -80,6 +80,8 @@ export type MoveManner = {
   readonly faults: 'ask' | 'none';
   /** Frame minus address, when the whole leaf moves. */
   readonly whole?: number;
+  /** The frames that are left are held even in an isolated pageblock: whoever isolated it does not know of this move. */
+  readonly hold?: boolean;
 };
 
 /** The allocation at `head`, if remapping moves its class. Cost O(1). */
@@ -276,7 +278,8 @@ class Move {
       source.managed += pages;
       target.managed -= pages;
     }
-    if (kernel === 'K' && k.translation.isDisplaced(sections.pfnOf(head)) && !isIsolated(source, head)) {
+    const keeps = this.#manner.hold === true || !isIsolated(source, head);
+    if (kernel === 'K' && k.translation.isDisplaced(sections.pfnOf(head)) && keeps) {
       for (let i = head; i < head + pages; i++) k.hold(i);
     } else {
       giveBack(m, head, order);
