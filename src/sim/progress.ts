@@ -6,12 +6,17 @@
 //
 // A DIMM may stay for these reasons: a driver that gives nothing up has an area there ('relinquish'); or its pages may go
 // nowhere, as Linux sends them to other nodes only, and pages of a kernel zone to kernel zones only, where there are none
-// (spec 3.1 step 5); or it holds struct pages of one that stays. All other refusals are failures. Steps of an offline are bounded by its frames: a batch of 32 moves at least one page or the round is idle.
+// (spec 3.1 step 5), or no run of its size though compaction tried; or it holds struct pages of one that stays. All other refusals are failures. Steps of an offline are bounded by its frames: a batch of 32 moves at least one page or the round is idle.
 
 import { InvariantError } from '#base/assert';
 import { type BlockId, toPfn } from '#base/units';
+import { compactZone } from '#mm/compaction/compact-zone';
+import { MAX_ORDER } from '#mm/geometry';
+import type { OfflineWork } from '#mm/memory-hotplug';
 import { abortMove, offlineTargets } from '#mm/migrate';
 import type { Pool } from '#mm/pool';
+import { hasRun } from '#mm/pools/migrate-within';
+import type { Blocker } from '#mm/refusal';
 import { blockIds, isPresent, settle } from './operations.ts';
 import { SLOTS, type Slot, type World } from './world.ts';
 
@@ -78,6 +83,28 @@ function hasNoRoom(w: World, id: BlockId): boolean {
   return room < 2 * (m.blockPages - pool.alloc.area.freeIn(start, start + m.blockPages));
 }
 
+/** Is each page that stayed one that moves whole only, and larger than every free run of the pools where it may go? */
+function hasNoRun(w: World, id: BlockId, blockers: readonly Blocker[]): boolean {
+  const { m } = w;
+  const pools = [...offlineTargets(m, m.block(id)?.pool as Pool)].map((t) => m.pools[t] as Pool);
+  return blockers.every((b) => {
+    const { order } = m.sections.allocationAt(m.sections.indexOf(b.startPfn)) ?? { order: 0 };
+    return order > 0 && !pools.some((p) => hasRun(p, order));
+  });
+}
+
+/** One offline with all the help. Throws when it takes more steps than its frames allow. */
+function offlineToItsEnd(w: World, id: BlockId, log: (line: string) => void): OfflineWork {
+  const { m } = w;
+  const work = m.beginOffline(id, { evictors: w.evictors });
+  // check, look, quiesce, 64 pageblocks, notify, dissolve, commit; each page alone, each idle round, and once more.
+  const bound = 2 * (m.blockPages + 64) + 16;
+  while (!work.finished && work.steps < bound) work.step();
+  log(`end: offline of block ${id}: ${work.stage} ${work.refusal?.message ?? ''}`);
+  if (!work.finished) throw new InvariantError('an offline does not end', { block: id, steps: work.steps });
+  return work;
+}
+
 type TakenOut = { readonly how: 'removed' | 'stays' | 'hosts'; readonly steps: number };
 
 /** @returns what became of it, and the most steps that a block took */
@@ -86,17 +113,20 @@ function takeOut(w: World, slot: Slot, log: (line: string) => void): TakenOut {
   let most = 0;
   for (const id of blockIds(w, slot)) {
     if (m.block(id)?.state !== 'online') continue;
-    const work = m.beginOffline(id, { evictors: w.evictors });
-    // check, look, quiesce, 64 pageblocks, notify, dissolve, commit; each page alone, each idle round, and once more.
-    const bound = 2 * (m.blockPages + 64) + 16;
-    while (!work.finished && work.steps < bound) work.step();
+    let work = offlineToItsEnd(w, id, log);
     most = Math.max(most, work.steps);
-    log(`end: offline of block ${id}: ${work.stage} ${work.refusal?.message ?? ''}`);
-    if (!work.finished) throw new InvariantError('an offline does not end', { block: id, steps: work.steps });
+    if (work.refusal?.reason === 'no-target') {
+      // What moves in one piece only may lack a run of its size: compaction makes one, if it can be made.
+      for (const t of offlineTargets(m, m.block(id)?.pool as Pool)) {
+        compactZone(m, m.pools[t] as Pool, { order: MAX_ORDER, mode: 'sync', wholeZone: true, ignoreSkip: true });
+      }
+      work = offlineToItsEnd(w, id, log);
+      most = Math.max(most, work.steps);
+    }
     if (work.refusal === undefined) continue;
     const { blockers, reason, message } = work.refusal;
     const driver = reason === 'relinquish' || reason === 'deadline' || blockers.some((b) => b.cause === 'relinquish');
-    if (!driver && !(reason === 'no-target' && hasNoRoom(w, id)))
+    if (!driver && !(reason === 'no-target' && (hasNoRoom(w, id) || hasNoRun(w, id, blockers))))
       throw new InvariantError('a block that could go stays', {
         block: id,
         reason,
