@@ -161,6 +161,7 @@ function buildPages(
   for (const p of machine.pools) p.managed = p.present - unmanagedIn(machine, p);
   machine.updateWatermarks(); // sizes of per-CPU lists and min_free_kbytes follow from managed
   takeWatermarks(machine, zones);
+  takeCompactionSettings(machine, capture);
 
   const vmstatText = capture.tree.readText('/proc/vmstat');
   const vmstat = vmstatText === undefined ? undefined : parseVmstat(vmstatText);
@@ -248,6 +249,16 @@ export function watermarkSettings(capture: Capture): WatermarkSettings | undefin
   const zones = parseZoneinfo(capture.tree.readText('/proc/zoneinfo') ?? '');
   const version = parseVersion(capture.tree.readText('/proc/version') ?? '');
   return zones.ok ? watermarkSettingsOf(zones.value, sharesMovable(version.ok ? version.value : undefined)) : undefined;
+}
+
+/** What somebody set stays set; a capture without the files has the kernel's defaults. */
+function takeCompactionSettings(m: Machine, capture: Capture): void {
+  const read = (name: string): number | undefined => {
+    const text = capture.tree.readText(`/proc/sys/vm/${name}`)?.trim();
+    return text !== undefined && /^\d{1,4}$/.test(text) ? Number(text) : undefined;
+  };
+  m.vm.extfragThreshold = read('extfrag_threshold') ?? m.vm.extfragThreshold;
+  m.vm.compactionProactiveness = read('compaction_proactiveness') ?? m.vm.compactionProactiveness;
 }
 
 function takeWatermarks(m: Machine, zones: readonly ZoneinfoZone[]): void {
