@@ -39,7 +39,7 @@ import {
 import { migrateWithPools } from './hugetlb.ts';
 import type { Machine } from './machine.ts';
 import { splitAllocation } from './migrate.ts';
-import { CLASS_TRAITS, ZONE_MOVABLE, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
+import { CLASS_TRAITS, type PageClass, ZONE_MOVABLE, ZONE_NORMAL, type ZoneIndex } from './page-class.ts';
 import {
   allocationsIn,
   BlockerList,
@@ -48,7 +48,7 @@ import {
   isolatePageblock,
   unisolatePageblock,
 } from './page-isolation.ts';
-import { type PageStateOf, pageStateAt } from './page-state.ts';
+import { isDroppable, type PageStateOf } from './page-state.ts';
 import type { Pool } from './pool.ts';
 import { type Blocker, framesIn, type Refusal, refusal } from './refusal.ts';
 import { KIND_ABSENT, KIND_MASK, KIND_NONE } from './section.ts';
@@ -265,10 +265,8 @@ function moveBatch(w: Work, batch: readonly { start: number; end: number }[]): R
 }
 
 /** Linux: reclaim_clean_pages_from_list(). */
-function dropClean(w: Work, a: { head: number; order: number; cls: string; pinned: boolean }): boolean {
-  if (a.cls !== 'file' || a.pinned) return false;
-  const state = pageStateAt(w.m, a.head, w.options.pageState);
-  if (state.dirty || state.mapped || state.unevictable === true) return false;
+function dropClean(w: Work, a: { head: number; order: number; cls: PageClass; pinned: boolean }): boolean {
+  if (!isDroppable(w.m, a, w.options.pageState)) return false;
   w.m.free(w.m.sections.pfnOf(a.head));
   w.droppedPages += 2 ** a.order;
   return true;

@@ -3,12 +3,13 @@
 import { describe, expect, it } from 'vitest';
 import { err, ok } from '#base/result';
 import { toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
+import { allocContigRange } from './contig-alloc.ts';
 import type { Evictor, Occupant } from './evictor.ts';
 import { PAGES_PER_SECTION } from './geometry.ts';
 import { Machine } from './machine.ts';
 import { OfflineWork } from './memory-hotplug.ts';
 import { migrateAllocation, splitAllocation } from './migrate.ts';
-import { pageStateAt } from './page-state.ts';
+import { isDroppable, pageStateAt } from './page-state.ts';
 import { refusal } from './refusal.ts';
 
 const B1 = toBlockId(1);
@@ -272,6 +273,38 @@ describe('what is said of a page', () => {
       mapped: false,
       writeback: true,
     });
+    expect(m.check()).toEqual([]);
+  });
+
+  it('PS4 only clean page cache that nobody maps, locks, pins or reads is dropped: one word of it, and it stays', () => {
+    const m = boot();
+    const cache = { class: 'file', name: 'read once', mapped: false } as const;
+    const take = (): number => m.alloc(m.addHolder(cache), toOrder(0));
+    const asked = (pfn: number, pinned = false): boolean =>
+      isDroppable(m, { head: m.sections.indexOf(toPfn(pfn)), cls: 'file', pinned }, undefined);
+    const pfn = take();
+    expect([asked(pfn), asked(pfn, true)]).toEqual([true, false]);
+    for (const word of ['dirty', 'writeback', 'unevictable'] as const) {
+      m.setPageFlags(toPfn(pfn), { [word]: true });
+      expect(asked(pfn), word).toBe(false);
+      m.setPageFlags(toPfn(pfn), { [word]: false });
+    }
+    const head = m.sections.indexOf(toPfn(pfn));
+    const said = { dirty: false, mapped: false };
+    for (const more of [{ mapped: true }, { mlocked: true }, { writeback: true }, { dirty: true }]) {
+      expect(isDroppable(m, { head, cls: 'file', pinned: false }, () => ({ ...said, ...more }))).toBe(false);
+    }
+    expect(isDroppable(m, { head, cls: 'anonymous', pinned: false }, () => said)).toBe(false);
+
+    // As a contiguous request sees it: what storage reads neither moves nor goes, its neighbour does.
+    const other = take();
+    m.setPageFlags(toPfn(pfn), { writeback: true });
+    const holder = m.addHolder({ class: 'driver', name: 'ring' });
+    const range = [toPfn(Math.min(pfn, other)), toPfn(Math.max(pfn, other) + 1)] as const;
+    expect(allocContigRange(m, ...range, { holder })).toMatchObject({ ok: false, error: { errno: 'EBUSY' } });
+    expect(m.frame(toPfn(pfn))).toMatchObject({ state: 'used', class: 'file' });
+    m.setPageFlags(toPfn(pfn), { writeback: false });
+    expect(allocContigRange(m, ...range, { holder })).toMatchObject({ ok: true, value: { droppedPages: 1 } });
     expect(m.check()).toEqual([]);
   });
 });

@@ -328,7 +328,9 @@ function softUsed(w: Work, use: Extract<Use, { use: 'page' }>): Result<FailureRe
     splitAllocation(m, head);
     head = m.sections.indexOf(pfn);
   }
-  const droppable = use.cls === 'file' && !state.dirty && !state.mapped && state.swapCache !== true && !use.pinned;
+  // An unevictable page is invalidated like others; one that storage reads is not.
+  const clean = !state.dirty && !state.mapped && state.writeback !== true && state.swapCache !== true;
+  const droppable = use.cls === 'file' && clean && !use.pinned;
   if (droppable) {
     log.push(`Soft offline: ${hexPfn(pfn)}: invalidated`);
     return ok(report(pfn, 'taken', { lost: takeUsed(m, pfn) }));

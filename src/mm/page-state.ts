@@ -65,3 +65,17 @@ export function pageStateAt(m: Machine, head: number, said: PageStateOf | undefi
     unevictable: state.unevictable === true || (flags & META_UNEVICTABLE) !== 0,
   };
 }
+
+/**
+ * May the allocation be dropped, because storage has all of it? Page cache that is clean, that no process has mapped or
+ * locked, that nobody holds on to, and that storage is not reading just now.
+ */
+export function isDroppable(
+  m: Machine,
+  a: { readonly head: number; readonly cls: PageClass; readonly pinned: boolean },
+  said: PageStateOf | undefined,
+): boolean {
+  if (a.cls !== 'file' || a.pinned) return false;
+  const s = pageStateAt(m, a.head, said);
+  return !s.dirty && !s.mapped && s.writeback !== true && s.mlocked !== true && s.unevictable !== true;
+}

@@ -21,7 +21,7 @@ import type { Machine } from '../machine.ts';
 import { splitAllocation } from '../migrate.ts';
 import { CLASS_TRAITS, ZONE_MOVABLE } from '../page-class.ts';
 import { allocationsIn } from '../page-isolation.ts';
-import { type PageStateOf, pageStateAt } from '../page-state.ts';
+import { isDroppable, type PageStateOf, pageStateAt } from '../page-state.ts';
 import type { Pool } from '../pool.ts';
 import { type Refusal, refusal } from '../refusal.ts';
 import { CHUNK_WEIGHTS, pageWeight } from './chunk-cost.ts';
@@ -313,8 +313,7 @@ function clearBorders(m: Machine, zone: Pool, ranges: readonly Extent[], pageSta
         if (a.pinned || CLASS_TRAITS[a.cls].mobility !== 'lru' || a.cls === 'hugetlb') continue;
         if (m.owners.at(a.head) !== zone.id) continue;
         const inside = a.head >= run.start && a.head + 2 ** a.order <= run.end;
-        const state = a.cls === 'file' && inside ? pageStateAt(m, a.head, pageState) : undefined;
-        if (state !== undefined && !state.dirty && !state.mapped && !state.mlocked && !state.unevictable) {
+        if (inside && isDroppable(m, a, pageState)) {
           m.free(m.sections.pfnOf(a.head));
           dropped += 2 ** a.order;
         } else if (!inside) splitAllocation(m, a.head);

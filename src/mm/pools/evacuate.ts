@@ -39,7 +39,7 @@ import { migrateWithPools } from '../hugetlb.ts';
 import type { Machine } from '../machine.ts';
 import { CLASS_TRAITS } from '../page-class.ts';
 import { allocationsIn, BlockerList, blockerOf, isolatePageblock, unisolatePageblock } from '../page-isolation.ts';
-import { type PageStateOf, pageStateAt } from '../page-state.ts';
+import { isDroppable, type PageStateOf } from '../page-state.ts';
 import type { Pool } from '../pool.ts';
 import { type BlockerCause, framesIn, type Refusal, refusal } from '../refusal.ts';
 import { chunkCosts, chunkOf } from './chunk-cost.ts';
@@ -196,13 +196,10 @@ function clearOne(
     if (shrunk) tally.shrunk += pages;
     return shrunk ? undefined : 'unmovable';
   }
-  if (a.cls === 'file' && !a.pinned) {
-    const state = pageStateAt(m, a.head, options.pageState);
-    if (!state.dirty && !state.mapped && state.unevictable !== true && state.mlocked !== true) {
-      m.free(pfn);
-      tally.dropped += pages;
-      return undefined;
-    }
+  if (isDroppable(m, a, options.pageState)) {
+    m.free(pfn);
+    tally.dropped += pages;
+    return undefined;
   }
   const before = m.vmstat.pgmigrate_success;
   const outcome = migrateWithPools(m, a.head, targets);

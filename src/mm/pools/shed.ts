@@ -19,7 +19,7 @@ import type { Machine } from '../machine.ts';
 import { machineState } from '../machine-state.ts';
 import { CLASS_TRAITS, type PageClass } from '../page-class.ts';
 import { allocationsIn } from '../page-isolation.ts';
-import { type PageStateOf, pageStateAt } from '../page-state.ts';
+import { isDroppable, type PageStateOf, pageStateAt } from '../page-state.ts';
 import type { Pool } from '../pool.ts';
 import type { BlockerCause } from '../refusal.ts';
 import { CHUNK_WEIGHTS, ChunkCosts, chunkCosts } from './chunk-cost.ts';
@@ -88,13 +88,6 @@ function costOf(m: Machine, a: { head: number; cls: PageClass; pinned: boolean }
   const w = CHUNK_WEIGHTS;
   if (a.cls !== 'file') return w.migratable;
   return pageStateAt(m, a.head, state.of(m).said).dirty ? w.dirty : w.cleanCache;
-}
-
-/** Clean page cache that no process has mapped. */
-function isDroppable(m: Machine, a: { head: number; cls: PageClass; pinned: boolean }): boolean {
-  if (a.cls !== 'file' || a.pinned) return false;
-  const s = pageStateAt(m, a.head, state.of(m).said);
-  return !s.dirty && !s.mapped && s.mlocked !== true && s.unevictable !== true;
 }
 
 /** What is asked of the chunk index, unless somebody else watches the machine's frames. */
@@ -192,7 +185,7 @@ export const ownIn = (m: Machine, pool: Pool, piece: { readonly start: number; r
  */
 export function vacate(m: Machine, pool: Pool, a: UsedFrames, ways: Ways): Shed | BlockerCause {
   const pages = 1 << a.order;
-  if (isDroppable(m, a)) {
+  if (isDroppable(m, a, state.of(m).said)) {
     m.free(m.sections.pfnOf(a.head));
     return 'dropped';
   }
