@@ -34,7 +34,6 @@ import { countSplit } from './large-page-state.ts';
 import type { Machine } from './machine.ts';
 import { machineState } from './machine-state.ts';
 import type { MigrateMode, MigrateOutcome, MoveOutcome, Mover, Standstill } from './movers/mover.ts';
-import { PAGE_TABLE } from './movers/owner.ts';
 import { moverOfHolder } from './movers/table.ts';
 import { ZONE_MOVABLE, ZONE_NORMAL } from './page-class.ts';
 import type { Pool } from './pool.ts';
@@ -75,18 +74,6 @@ export function migrateAllocation(
   const request = holders.request[holder] as number;
   const mover = moverOfHolder(holders.classIndex[holder] as number, request);
   return mover === undefined ? 'final' : drive(m, head, mover, request, targets, mode);
-}
-
-/**
- * Moves a page table: the entry of its parent, which is its holder's slot, leads to the new frame afterwards. Ordinary
- * migration never does this (mobility 'never'): remapping does, class T (spec 9.C). An allocation of another class is a
- * bug and throws. Outcomes as migrateAllocation, never 'final'.
- */
-export function movePageTable(m: Machine, head: number, targets: Int32Array): MigrateOutcome {
-  const holder = m.holders.holderOf(m.sections.ownerAt(head));
-  const { class: cls } = m.holders.specs[holder] ?? {};
-  assert(cls === 'pagetable', 'only page tables have a parent entry', { head, class: cls });
-  return drive(m, head, PAGE_TABLE, m.holders.request[holder] as number, targets, 'sync');
 }
 
 /**

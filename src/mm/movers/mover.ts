@@ -11,7 +11,8 @@
 //   hugetlb       a process's page table       as anonymous; never split                the pools follow (hugetlb.ts)
 //   balloon       its driver's list            a pin: the driver is at it               managed: given back here, taken there
 //   movable-ops   its owner's own              a pin: the owner is at it                what the owner knows it by
-//   page table    the entry of its parent      a pin: a walk is in it                   the parent's entry
+//
+// A page table has no mover: remapping moves it, by the entry of its parent (kremap/, class T).
 //
 // In the engine every such entry is the holder's slot (holder.ts), so that looking it up, invalid, and adding again are the
 // same load and store for all; what differs is what a mover asks and what else it has to keep true. Copy and switch are

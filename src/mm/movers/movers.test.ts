@@ -3,15 +3,11 @@
 import { describe, expect, it } from 'vitest';
 import { type HolderId, type Pfn, toNodeId, toOrder, toPfn } from '#base/units';
 import { worldFrom } from '../../../test/support/picture.ts';
+import { PAGES_PER_SECTION } from '../geometry.ts';
 import type { HolderSpec } from '../holder.ts';
+import { kremap } from '../kremap/kremap.ts';
 import type { Machine } from '../machine.ts';
-import {
-  type FaultPoint,
-  MIGRATE_FAULT_POINTS,
-  type MigrateMode,
-  migrateAllocation,
-  movePageTable,
-} from '../migrate.ts';
+import { type FaultPoint, MIGRATE_FAULT_POINTS, type MigrateMode, migrateAllocation } from '../migrate.ts';
 import { CLASS_TRAITS, PAGE_CLASSES } from '../page-class.ts';
 import type { Pool } from '../pool.ts';
 import { META_DIRTY, META_WRITEBACK } from '../section.ts';
@@ -263,17 +259,16 @@ describe('kernel objects and page tables', () => {
     expect(m.check()).toEqual([]);
   });
 
-  it('MV6 a page table moves by the entry of its parent, when it is asked for by that name only', () => {
+  it('MV6 a page table moves by the entry of its parent, when remapping is asked for it; no ordinary migration does it', () => {
     const w = world({ class: 'pagetable', name: 'shell' });
     expect(migrateAllocation(w.m, w.head, w.to)).toBe('final');
+    const target = w.m.sections.pfnOf(w.m.sections.indexOf(toPfn(PAGES_PER_SECTION + 512)));
     w.m.pin(w.pfn);
-    expect(movePageTable(w.m, w.head, w.to)).toBe('pinned');
+    expect(kremap(w.m).move(w.pfn, target)).toMatchObject({ ok: false, error: { reason: 'in-use' } });
     w.m.unpin(w.pfn);
-    expect(movePageTable(w.m, w.head, w.to)).toBe('moved');
+    expect(kremap(w.m).move(w.pfn, target).ok).toBe(true);
     expect(placeOf(w)).toMatchObject({ node: 1, byte: 42 });
     expect(w.m.frame(w.pfn).state).toBe('free');
-    const other = world({ class: 'slab', name: 'dentry' });
-    expect(() => movePageTable(other.m, other.head, other.to)).toThrow(/parent entry/);
     expect(w.m.check()).toEqual([]);
   });
 });

@@ -1,4 +1,4 @@
-// Movers of pages that their owner moves when asked: the balloon's driver, kernel objects with movable_ops, page tables.
+// Movers of pages that their owner moves when asked: the balloon's driver, kernel objects with movable_ops.
 //
 // Only the owner knows when it is at a page just now: it says so by a pin. What lies in these pages is never split.
 
@@ -28,15 +28,6 @@ export const BALLOON: Mover = {
 /** zsmalloc's pages, and whatever else has an owner who moves it: HolderSpec.moves, class movable-ops. */
 export const MOVABLE_OPS: Mover = {
   name: 'movable-ops',
-  asks: META_PINNED,
-  splits: false,
-  isolate,
-  transfer: (m, from, to, order) => m.relocate(from, to, order),
-};
-
-/** A page table by the entry of its parent, which is the holder's slot. No ordinary migration does it: movePageTable. */
-export const PAGE_TABLE: Mover = {
-  name: 'page table',
   asks: META_PINNED,
   splits: false,
   isolate,
