@@ -24,11 +24,11 @@ export type RecordedFile = ReadTime & {
 const PATH_LENGTH_MAX = 512;
 
 /**
- * True for a path that a capture may hold: absolute, under /proc or /sys, no empty, `.` or `..` part, printable ASCII
+ * True for a path that a capture may hold: absolute, under /proc, /sys or /qmp (what a hypervisor said), no empty, `.` or `..` part, printable ASCII
  * only. This is what keeps a forged bundle from being unpacked outside its directory.
  */
 export function isKernelPath(path: string): boolean {
-  if (path.length > PATH_LENGTH_MAX || !/^\/(?:proc|sys)(?:\/[!-.0-~]+)+$/.test(path)) return false;
+  if (path.length > PATH_LENGTH_MAX || !/^\/(?:proc|sys|qmp)(?:\/[!-.0-~]+)+$/.test(path)) return false;
   return path.split('/').every((part) => part !== '.' && part !== '..');
 }
 
