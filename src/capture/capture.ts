@@ -8,8 +8,9 @@ import type { KernTree } from '#kernfs/source';
 import type { PageRuns } from './page-runs.ts';
 
 export type CaptureOrigin = {
-  readonly kind: 'live' | 'directory' | 'lab' | 'bundle';
-  /** What the user named: a path, or "this machine". */
+  /** `guest`: read through the guest agent of a virtual machine that runs. */
+  readonly kind: 'live' | 'directory' | 'lab' | 'bundle' | 'guest';
+  /** What the user named: a path, "this machine", "qemu:SOCKET". */
   readonly name: string;
   /** ISO 8601, where known. */
   readonly takenAt?: string;

@@ -10,7 +10,17 @@ export {
   looksLikeBundle,
 } from './bundle.ts';
 export type { Capture, CaptureOrigin, CaptureProblem } from './capture.ts';
-export { filesOfTree, gather, type MachineFiles, type ReadFailure, type TextRead } from './gather.ts';
+export {
+  type AsyncMachineFiles,
+  filesOfTree,
+  gather,
+  gatherAsync,
+  type MachineFiles,
+  type ReadFailure,
+  type Soon,
+  type TextRead,
+  type TimedRead,
+} from './gather.ts';
 export {
   decodeRuns,
   encodeRuns,

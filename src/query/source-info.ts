@@ -8,7 +8,7 @@ import type { Twin } from '#twin/index';
 
 export type SourceInfo = {
   /** `machine`: a computer that a file describes, booted. */
-  readonly kind: 'live' | 'directory' | 'lab' | 'bundle' | 'machine';
+  readonly kind: 'live' | 'directory' | 'lab' | 'bundle' | 'guest' | 'machine';
   /** What the user named, or "this machine". */
   readonly name: string;
   /** ISO 8601, where known. */
