@@ -3,6 +3,11 @@
 // A port, so that tests run the whole program in their own process. Data goes to `out`, everything said about it to
 // `err`. Writes do not throw: a reader that has gone away (dimmer ls | head) is the stream owner's business (main.ts).
 
+import type { Result } from '#base/result';
+import type { Capture } from '#capture/capture';
+import type { Host } from '#control/host';
+import type { Complaint } from './exit-code.ts';
+
 export type Io = {
   readonly out: (text: string) => void;
   readonly err: (text: string) => void;
@@ -18,6 +23,10 @@ export type Io = {
    * runProgram returned. Absent where nobody would wait for it; commands that serve are refused then.
    */
   readonly later?: (code: Promise<number>) => void;
+  /** Captures of live machines that have been fetched, by the name that --from gives them; see live-source.ts. */
+  readonly live?: ReadonlyMap<string, Capture>;
+  /** Connects to a guest by that name. Absent where none can be reached; needs `later`. */
+  readonly openHost?: (source: string) => Result<Host, Complaint>;
 };
 
 /** COLUMNS wins, as everywhere; undefined means: as wide as it takes. */

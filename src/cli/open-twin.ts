@@ -1,5 +1,8 @@
 // openTwin: from --from or --sysroot to a twin, with what was lost on the way told on stderr.
 //
+//   a path                      a bundle, a directory, a lab snapshot
+//   host                        this machine
+//   qemu:..., libvirt:..., ...  a guest: its capture has been fetched (Io.live), or is wanted first (live-source.ts)
 //   neither given, Linux        this machine
 //   neither given, elsewhere    the bundled capture of a real guest, and a sentence that says so
 //
@@ -20,25 +23,48 @@ import { blocksOfTarget, judgeBlocks, parseTarget, type Target } from '#query/in
 import { type BlockVerdict, buildTwin, type Twin, type TwinRefusal } from '#twin/index';
 import { type Complaint, EXIT, type ExitCode } from './exit-code.ts';
 import type { Io } from './io.ts';
+import { FETCH_DEADLINE_MS, kindOfSource, LiveSourceWanted } from './live-source.ts';
 import { notesOf } from './notes.ts';
+import { parseTime } from './options.ts';
 import { Progress } from './progress.ts';
 
 /** A real capture of a guest, for machines without Linux. test/golden/capture/README.md tells its origin. */
 const DEMO = fileURLToPath(new URL('../../test/golden/demo.dimmer', import.meta.url));
 
-export type SourceOptions = { readonly from?: string; readonly sysroot?: string; readonly quiet?: boolean };
+export type SourceOptions = {
+  readonly from?: string;
+  readonly sysroot?: string;
+  readonly quiet?: boolean;
+  readonly timeout?: string;
+};
 
+/** Throws LiveSourceWanted for a guest whose capture is not held: runProgram fetches it and asks again. */
 export function openCapture(io: Io, options: SourceOptions): Result<Capture, Complaint> {
   const { from, sysroot } = options;
   if (from !== undefined && sysroot !== undefined) return refuse(EXIT.USAGE, '--from and --sysroot exclude each other');
-  const named = from ?? sysroot;
+  const kind = kindOfSource(from ?? '.');
+  if (!kind.ok) return kind;
+  if (from !== undefined && kind.value === 'guest') return heldCapture(io, from, options);
+  const asked = kind.value === 'host';
+  const named = asked ? undefined : (from ?? sysroot);
   if (sysroot !== undefined && !isDirectory(sysroot))
     return refuse(EXIT.USAGE, `${sysroot} is not a directory; a bundle is read with --from ${sysroot}`);
+  if (asked && fs.existsSync('host')) io.err('note: host is this machine; what is called host here is ./host\n');
+  if (asked && io.platform !== 'linux') return refuse(EXIT.UNSUPPORTED, 'there is no Linux here; name a capture');
   if (named === undefined && io.platform !== 'linux') return openDemo(io);
   const read = readCapture(named ?? '/', { now: io.now });
   if (read.ok) return read;
-  if (named === undefined && read.error.reason === 'no-machine') return openDemo(io);
+  if (named === undefined && read.error.reason === 'no-machine' && !asked) return openDemo(io);
   return refuse(EXIT.USAGE, stripDot(read.error.sentence));
+}
+
+function heldCapture(io: Io, source: string, options: SourceOptions): Result<Capture, Complaint> {
+  const held = io.live?.get(source);
+  if (held !== undefined) return ok(held);
+  const deadlineMs = options.timeout === undefined ? FETCH_DEADLINE_MS : parseTime(options.timeout);
+  if (deadlineMs === undefined)
+    return refuse(EXIT.USAGE, `--timeout takes a time, as in 90s or 5m, and at most a day; not "${options.timeout}"`);
+  throw new LiveSourceWanted(source, { deadlineMs, quiet: options.quiet === true });
 }
 
 function openDemo(io: Io): Result<Capture, Complaint> {

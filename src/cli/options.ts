@@ -9,9 +9,19 @@ import { type Column, formatTable, pickColumns, type TableStyle } from './table.
 
 export const withSource = (command: Command): Command =>
   command
-    .option('--from <source>', 'a bundle, a directory or a lab snapshot instead of this machine')
+    .option('--from <source>', 'a bundle, a directory, a lab snapshot, or a guest: qemu:..., libvirt:..., proxmox:...')
     .option('-s, --sysroot <dir>', 'a directory with proc/ and sys/ in it, as lsmem takes it')
+    .option('--timeout <time>', 'how long reading a guest may take: 90s, 5m (default 60s)')
     .option('-q, --quiet', 'no notes and no progress on stderr');
+
+const MS_OF: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000 };
+
+/** "500ms", "90s", "5m", "1h"; a plain number is seconds, as timeout(1) has it. At most a day; undefined: no such time. */
+export function parseTime(text: string): number | undefined {
+  const m = /^(\d+(?:\.\d+)?)(ms|s|m|min|h)?$/.exec(text);
+  const ms = m === null ? 0 : Math.round(Number(m[1]) * (MS_OF[m[2] ?? 's'] as number)); // the pattern's own units
+  return ms > 0 && ms <= 86_400_000 ? ms : undefined;
+}
 
 export type TableOptions = SourceOptions & {
   readonly json?: boolean;

@@ -4,7 +4,8 @@
 //                  └── does not understand it: one sentence on stderr, exit 2
 //
 // Runs in anyone's process: output goes to the Io it is given, and the exit code is a value. Synchronous throughout, so
-// that Ctrl-C ends it at once, by the signal; only `mount` and a prompt (`shell`) go on afterwards (Io.later).
+// that Ctrl-C ends it at once, by the signal; what takes its time goes on afterwards (Io.later): `mount`, a prompt
+// (`shell`), and every command on a guest, whose capture is fetched first (live-source.ts).
 
 import { Command, CommanderError } from 'commander';
 import { addCapture } from './capture-command.ts';
@@ -15,10 +16,12 @@ import { EXIT } from './exit-code.ts';
 import { addExplain } from './explain-command.ts';
 import { addExport } from './export-command.ts';
 import type { Io } from './io.ts';
+import { fetchCapture, LiveSourceWanted } from './live-source.ts';
 import { addLs } from './ls-command.ts';
 import { addMap } from './map-command.ts';
 import { addMount } from './mount-command.ts';
 import { openTree } from './open-tree.ts';
+import { complain } from './options.ts';
 import { addPlan } from './plan-command.ts';
 import { addPool } from './pool-command.ts';
 import { addShell } from './shell-command.ts';
@@ -26,8 +29,34 @@ import { addSim } from './sim-command.ts';
 import { addVerify } from './verify-command.ts';
 import { VERSION } from './version.ts';
 
-/** @param argv  without node and the script. @returns the exit code */
+/**
+ * Runs a command line. Where a command needs the capture of a guest first, that is fetched and the command run again: its
+ * exit code comes later.
+ * @param argv  without node and the script. @returns the exit code
+ */
 export function runProgram(argv: readonly string[], io: Io): number {
+  const { later, openHost } = io;
+  const again = async (e: unknown): Promise<number> => {
+    if (!(e instanceof LiveSourceWanted) || openHost === undefined) throw e;
+    const capture = await fetchCapture(io, e, openHost);
+    if (!capture.ok) return complain(io, capture.error);
+    let last: Promise<number> | undefined;
+    const live = new Map([...(io.live ?? []), [e.source, capture.value]]);
+    const code = runProgram(argv, { ...io, live, later: (promise) => (last = promise) });
+    return last ?? code;
+  };
+  try {
+    return runOnce(argv, later === undefined ? io : { ...io, later: (promise) => later(promise.catch(again)) });
+  } catch (e) {
+    if (!(e instanceof LiveSourceWanted)) throw e;
+    if (later === undefined || openHost === undefined)
+      return complain(io, { exit: EXIT.UNSUPPORTED, sentence: `${e.source}: guests cannot be reached from here` });
+    later(again(e));
+    return EXIT.OK;
+  }
+}
+
+function runOnce(argv: readonly string[], io: Io): number {
   let code: number = EXIT.OK;
   const program = new Command('dimmer');
   program
@@ -46,7 +75,8 @@ export function runProgram(argv: readonly string[], io: Io): number {
       'after',
       `
 Targets are typed: block:32-39, range:0x100000000-0x13fffffff, node:1, zone:1/Normal, dimm:0, size:4G.
-Exit codes: 0 done; 1 failed; 2 usage, or an unreadable source; 3 not feasible; 4 unsupported; 130 interrupted.
+Sources (--from): a file or a directory; host (this machine, as without); qemu:QMP_SOCKET,agent=SOCKET, libvirt:DOMAIN, proxmox:VMID.
+Exit codes: 0 done; 1 failed; 2 usage, or an unreadable source; 3 not feasible; 4 unsupported; 124 deadline; 130 interrupted.
 dimmer never writes to /sys or /proc.
 
 Examples:
