@@ -1,4 +1,32 @@
-// dimmer/plan: what could be done to a machine, compared by doing it on forks of its twin.
+// dimmer/plan: what could be done to a machine, compared by doing it on forks of its twin; and the plan that does it.
 
 export { HELPS, type Help } from './help.ts';
+export {
+  type BlockSeen,
+  blocksWithin,
+  type DimmSeen,
+  type HypervisorSeen,
+  hashLines,
+  type Observation,
+  observe,
+  QMP_FILES,
+  stateLines,
+  type VirtioMemSeen,
+} from './observation.ts';
+export {
+  type Action,
+  type Condition,
+  type Goal,
+  holds,
+  type OnlineZone,
+  PLAN_VERSION,
+  type Plan,
+  type Rejected,
+  type Step,
+  sayAction,
+  sayCondition,
+  type Unit,
+} from './plan.ts';
+export type { PlanInput, PlanOptions } from './plan-input.ts';
+export { type PlannedGoal, plan } from './planner.ts';
 export { compareRemoval, type LeftGroup, type RemovalComparison, type RemovalStage } from './removal.ts';

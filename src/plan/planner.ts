@@ -1,0 +1,18 @@
+// Planner: from a goal to a plan.
+//
+//   goal ──> plan-remove  plan-add  plan-resize ──> Plan
+//              └── every candidate executed on a fork of the twin, the cheapest chosen, the others' reasons told
+//
+// Pure: the same twin, observation and goal give the same plan. A goal that cannot be reached gives a plan, too: `feasible`
+// is false, `summary` says why, `rejected` names each thing that stands in the way.
+
+import type { Goal, Plan } from './plan.ts';
+import type { PlanInput, PlanOptions } from './plan-input.ts';
+import { planRemove } from './plan-remove.ts';
+
+export type PlannedGoal = Extract<Goal, { verb: 'remove' }>;
+
+/** @returns a plan whatever happens; see `feasible`. Cost: some milliseconds for each block that is tried. */
+export function plan(goal: PlannedGoal, input: PlanInput, options: PlanOptions = {}): Plan {
+  return planRemove(goal, input, options);
+}
