@@ -1,16 +1,11 @@
 // The guest itself: what every scenario stands on. Pins that do not pin and loads that lie elsewhere would prove nothing.
 
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import { Guest, MIB } from './guest.ts';
+import { expect, it } from 'vitest';
+import { describeQemu, MIB } from './guest.ts';
 
-describe.skipIf(inject('guest') === undefined)('a guest of the lane', () => {
-  let guest: Guest;
-  beforeAll(async () => {
-    guest = await Guest.boot({ name: 'guest' });
-  });
-  afterAll(() => guest?.stop());
-
+describeQemu({ name: 'guest' }, (booted) => {
   it('runs commands, with their code and output', async () => {
+    const guest = booted();
     expect(await guest.sh('echo one; echo two >&2; false')).toMatchObject({ code: 1, out: 'one\ntwo' });
     expect(await guest.sh('printf no-end-of-line')).toMatchObject({ code: 0, out: 'no-end-of-line' });
     const trips = await Promise.all(Array.from({ length: 10 }, (_, k) => guest.sh(`echo ${k}`)));
@@ -19,6 +14,7 @@ describe.skipIf(inject('guest') === undefined)('a guest of the lane', () => {
   });
 
   it('has two nodes, sixteen blocks, and an agent that can be killed, stopped and started', async () => {
+    const guest = booted();
     const blocks = await guest.blocks();
     expect(blocks.map((b) => b.node)).toEqual([...Array(8).fill(0), ...Array(8).fill(1)]);
     expect(blocks.every((b) => b.state === 'online')).toBe(true);
@@ -33,6 +29,7 @@ describe.skipIf(inject('guest') === undefined)('a guest of the lane', () => {
   });
 
   it('a DIMM that is added has its blocks, offline, on its node; loads lie in them; a pin makes offline loop', async () => {
+    const guest = booted();
     const fresh = await guest.addOnlineDimm({ id: 'd0', bytes: 256 * MIB, node: 1, word: 'online_movable' });
     expect(fresh.map((b) => [b.state, b.zones, b.node])).toEqual([
       ['online', 'Movable', 1],

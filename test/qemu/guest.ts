@@ -12,11 +12,20 @@
 // process die, the kernel ends the guest (setpriv --pdeathsig) where it can. Time is real here, and printed: boots, commands.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { inject } from 'vitest';
+import { afterAll, beforeAll, describe, inject } from 'vitest';
 import type { BuiltGuest } from '../../tools/build-guest.mjs';
 import { askAgent, connectWhenThere, onLines, Qmp, sleep } from './qmp.ts';
 
@@ -34,6 +43,8 @@ export type GuestOptions = {
   readonly nodes?: 1 | 2;
   readonly slots?: number;
   readonly maxmem?: string;
+  /** A disk with an ext2 of this size at /mnt/disk: for page cache. */
+  readonly diskMb?: number;
   /** More kernel arguments. */
   readonly append?: string;
   /** More QEMU arguments: VIRTIO_MEM(...), BALLOON. */
@@ -61,6 +72,24 @@ export const virtioMem = (o: { id: string; node: number; maxMb: number }): reado
   '-device',
   `virtio-mem-pci,id=${o.id},memdev=mem-${o.id},node=${o.node},requested-size=0`,
 ];
+
+/**
+ * Scenarios on one guest, booted before the first and gone after the last, also when one fails. Skipped where there is no
+ * guest: global-setup.ts has said why. Each scenario leaves the guest as it found it, or says so.
+ */
+export function describeQemu(options: GuestOptions, scenarios: (guest: () => Guest) => void): void {
+  describe.skipIf(inject('guest') === undefined)(options.name, () => {
+    let guest: Guest | undefined;
+    beforeAll(async () => {
+      guest = await Guest.boot(options);
+    });
+    afterAll(() => guest?.stop());
+    scenarios(() => {
+      if (guest === undefined) throw new Error(`${options.name}: the guest did not boot`);
+      return guest;
+    });
+  });
+}
 
 const BOOT_MS = 120_000;
 const COMMAND_MS = 120_000;
@@ -309,8 +338,16 @@ function qemuArguments(built: BuiltGuest, dir: string, o: GuestOptions): string[
     ...['-device', 'virtio-serial-pci,id=serial0'],
     ...port('command', 'dimmer.cmd', 'command.sock'),
     ...port('agent', 'org.qemu.guest_agent.0', 'agent.sock'),
+    ...(o.diskMb === undefined ? [] : diskArguments(join(dir, 'disk.img'), o.diskMb)),
     ...(o.devices ?? []),
   ];
+}
+
+/** A sparse file; the guest makes its file system at boot. */
+function diskArguments(file: string, megabytes: number): string[] {
+  writeFileSync(file, '');
+  truncateSync(file, megabytes * MIB);
+  return ['-drive', `if=none,id=disk0,file=${file},format=raw`, '-device', 'virtio-blk-pci,drive=disk0'];
 }
 
 /** Resolves when the guest's shell says so, rejects when it cannot any more. */
