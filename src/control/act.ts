@@ -1,0 +1,171 @@
+// Act and confirm: one action, tried until an observation shows it, or a bound is reached.
+//
+//   act ──> done           watch until the effect is seen                                    deadline: not seen
+//       ──> refused        look once: it may be so all the same; under way: watch            refused
+//       ──> no answer      watch SETTLE_MS, longer while it is under way; as it was: again   lost, after ACT_TRIES
+//       ──> cancelled      look: it may have been too late to cancel                         cancelled
+//
+// The reply decides only what is looked for and for how long. "Done" is always an observation: QEMU takes a DIMM that the
+// guest rejects (lab fact 3), an agent dies after the write, a kernel says EINVAL of a block that is as it should be.
+//
+// While the guest is still at it when the deadline is over, GRACE_MS more are watched: the deadline of a write lies in the
+// guest, and its end has to be seen before anything is put back. Every wait is bounded by the deadline, every repetition
+// by ACT_TRIES.
+
+import type { ErrnoName } from '#base/errno';
+import type { Result } from '#base/result';
+import type { Observation } from '#plan/observation';
+import type { Action } from '#plan/plan';
+import type { Clock, Host, HostFailure } from './host.ts';
+
+/** An action is asked for once, and at most twice more. */
+export const ACT_TRIES = 3;
+/** How long an answer that got lost may still come true before it is asked for again. Assumed. */
+const SETTLE_MS = 2_000;
+/** How long the guest may take to end what its deadline has ended. Assumed. */
+const GRACE_MS = 5_000;
+/** One look at the machine: five small files a block, over a guest agent. Assumed. */
+const LOOK_MS = 30_000;
+const POLL_MIN_MS = 20;
+const POLL_MAX_MS = 1_000;
+/** Pieces of evidence that are kept of one action. */
+const EVIDENCE_MAX = 20;
+
+export type Wish = {
+  readonly action: Action;
+  /** Has it happened? */
+  readonly isDone: (o: Observation) => boolean;
+  /** Is all as it was before? */
+  readonly isBefore: (o: Observation) => boolean;
+  /** Is the guest at it? */
+  readonly isUnderWay: (o: Observation) => boolean;
+  /** For all tries and for watching together. */
+  readonly deadlineMs: number;
+  /** Absent: it cannot be interrupted (the way back). */
+  readonly signal?: AbortSignal;
+  /** It has been asked for already: watch first. */
+  readonly asked?: boolean;
+  /** Refusals are asked again, too: the way back does not take the first no. */
+  readonly stubborn?: boolean;
+  readonly onWait?: (waitedMs: number) => void;
+};
+
+export type Came = {
+  readonly result: 'done' | 'refused' | 'deadline' | 'lost' | 'cancelled';
+  readonly sentence: string;
+  readonly errno?: ErrnoName;
+  readonly evidence: readonly string[];
+  /** The last one; undefined: the machine could not be looked at. */
+  readonly seen: Observation | undefined;
+};
+
+/** What cannot get better by waiting. */
+const isFinal = (f: HostFailure): boolean =>
+  f.kind === 'closed' || f.kind === 'denied' || f.kind === 'unsupported' || f.kind === 'cancelled';
+
+/** One observation; a machine that does not answer is asked again until `untilMs`. At least one request is made. */
+export async function look(
+  host: Host,
+  clock: Clock,
+  untilMs: number,
+  signal?: AbortSignal,
+): Promise<Result<Observation, HostFailure>> {
+  for (let wait = POLL_MIN_MS; ; wait = Math.min(2 * wait, POLL_MAX_MS)) {
+    const seen = await host.observe({ deadlineMs: LOOK_MS });
+    if (seen.ok || isFinal(seen.error) || clock.nowMs() >= untilMs || signal?.aborted === true) return seen;
+    await clock.sleep(Math.min(wait, Math.max(1, untilMs - clock.nowMs())), signal);
+  }
+}
+
+type Watched = { readonly saw: 'done' | 'end' | 'cancelled' | 'before'; readonly seen: Observation | undefined };
+
+/** Looks again and again. `while` says whether it is worth while; always ends at `untilMs`. */
+async function watch(
+  host: Host,
+  clock: Clock,
+  wish: Wish,
+  limits: { readonly untilMs: number; readonly while?: (o: Observation) => boolean },
+): Promise<Watched> {
+  const startMs = clock.nowMs();
+  let seen: Observation | undefined;
+  for (let wait = POLL_MIN_MS; ; wait = Math.min(2 * wait, POLL_MAX_MS)) {
+    const now = await look(host, clock, limits.untilMs, wish.signal);
+    seen = now.ok ? now.value : seen;
+    if (now.ok && wish.isDone(now.value)) return { saw: 'done', seen };
+    if (now.ok && limits.while !== undefined && !limits.while(now.value)) return { saw: 'before', seen };
+    if (!now.ok && isFinal(now.error)) return { saw: 'end', seen };
+    const leftMs = limits.untilMs - clock.nowMs();
+    if (leftMs <= 0) return { saw: 'end', seen };
+    if (wish.signal?.aborted === true) return { saw: 'cancelled', seen };
+    wish.onWait?.(clock.nowMs() - startMs);
+    await clock.sleep(Math.min(wait, leftMs), wish.signal);
+  }
+}
+
+/** Cost: one act a try, and about a look a second. */
+export async function actAndConfirm(host: Host, clock: Clock, wish: Wish): Promise<Came> {
+  const { action, signal } = wish;
+  const endMs = clock.nowMs() + wish.deadlineMs;
+  const evidence: string[] = [];
+  let said: HostFailure | undefined;
+  let seen: Observation | undefined;
+  let unanswered = false;
+  const came = (result: Came['result'], sentence: string): Came => ({
+    result,
+    sentence,
+    ...(said?.errno === undefined || result === 'done' ? {} : { errno: said.errno }),
+    evidence,
+    seen,
+  });
+  const tries = wish.asked === true ? ACT_TRIES + 1 : ACT_TRIES;
+  for (let n = 0; n < tries; n++) {
+    if (n === 0 && wish.asked === true) {
+      unanswered = true;
+    } else {
+      const limits = { deadlineMs: Math.max(1, endMs - clock.nowMs()), ...(signal === undefined ? {} : { signal }) };
+      const reply = await host.act(action, limits);
+      const saw = reply.ok ? reply.value.evidence : [reply.error.sentence, ...(reply.error.evidence ?? [])];
+      evidence.push(...saw.slice(0, EVIDENCE_MAX - evidence.length));
+      said = reply.ok ? undefined : reply.error;
+    }
+    const kind = n === 0 && wish.asked === true ? 'disconnected' : said?.kind;
+    if (kind === undefined) {
+      const w = await watch(host, clock, wish, { untilMs: endMs });
+      seen = w.seen ?? seen;
+      if (w.saw === 'done') return came('done', 'seen');
+      if (w.saw === 'cancelled') return came('cancelled', 'interrupted');
+      return came('deadline', 'it was taken without an error, and did not come about before the deadline');
+    }
+    unanswered ||= kind === 'disconnected' || kind === 'timeout' || kind === 'protocol' || kind === 'unreachable';
+    const now = clock.nowMs();
+    const lost = kind === 'disconnected' || kind === 'timeout' || kind === 'protocol' || kind === 'unreachable';
+    // A refusal after a lost answer may be the refusal of the repetition only: a DIMM that is "already in the process".
+    const device = action.do === 'add-dimm' || action.do === 'remove-dimm';
+    const patient = lost || (unanswered && device && kind === 'refused');
+    const soonMs = Math.min(Math.max(endMs, now), now + (patient ? SETTLE_MS : 0));
+    let w = await watch(host, clock, wish, { untilMs: soonMs });
+    seen = w.seen ?? seen;
+    if (w.saw !== 'done' && seen !== undefined && wish.isUnderWay(seen) && kind !== 'cancelled') {
+      w = await watch(host, clock, wish, { untilMs: Math.max(endMs, now), while: wish.isUnderWay });
+      seen = w.seen ?? seen;
+    }
+    if (w.saw !== 'done' && seen !== undefined && wish.isUnderWay(seen)) {
+      // The deadline is over or the caller gave up, and the guest is about to notice.
+      const { signal: _given, ...quiet } = wish;
+      w = await watch(host, clock, quiet, { untilMs: clock.nowMs() + GRACE_MS, while: wish.isUnderWay });
+      seen = w.seen ?? seen;
+    }
+    if (w.saw === 'done') return came('done', said === undefined ? 'seen' : `seen, though: ${said.sentence}`);
+    if (w.saw === 'cancelled' || kind === 'cancelled' || signal?.aborted === true)
+      return came('cancelled', 'interrupted');
+    if (clock.nowMs() >= endMs) return came('deadline', said?.sentence ?? 'it did not come about before the deadline');
+    if (!patient && wish.stubborn !== true) return came('refused', said?.sentence ?? 'refused');
+    if (said !== undefined && isFinal(said)) return came('refused', said.sentence);
+    if (seen !== undefined && !wish.isBefore(seen)) {
+      return came('lost', 'nobody answered, and the machine is neither as before nor as it should be');
+    }
+    await clock.sleep(Math.min(POLL_MAX_MS, Math.max(1, endMs - clock.nowMs())), signal);
+  }
+  const result = said?.kind === 'refused' ? 'refused' : 'lost';
+  return came(result, `${said?.sentence ?? 'nobody answered'}, asked ${ACT_TRIES} times`);
+}
