@@ -10,6 +10,7 @@
 // Spec 7 (file formats); paths as in Linux Documentation/admin-guide/mm/memory-hotplug.rst and mm/pagemap.rst.
 
 import type { CaptureProblem } from './capture.ts';
+import { UDEV_DIRECTORIES } from './udev-rules.ts';
 
 export type Loss = Pick<CaptureProblem, 'lost' | 'remedy'>;
 
@@ -127,6 +128,10 @@ export const DIRECTORIES: readonly ManifestDirectory[] = [
     path: '/sys/kernel/mm/transparent_hugepage',
     files: ['defrag', 'enabled', 'hpage_pmd_size', 'shmem_enabled', 'use_zero_page'],
   },
+  // Who onlines memory besides the kernel; a capture keeps the rules about memory blocks only (recorded-tree.ts).
+  // Names first: one that cannot be read (a link to /dev/null) still hides the files of its name.
+  ...UDEV_DIRECTORIES.map((path): ManifestDirectory => ({ path, files: [], links: /\.rules$/ })),
+  ...UDEV_DIRECTORIES.map((path): ManifestDirectory => ({ path, files: 'all' })),
 ];
 
 /** Pools of one node: nodeN/hugepages/hugepages-2048kB/... */

@@ -4,11 +4,15 @@
 // for (memoryN/nodeM says which node a block is on; its target says nothing more). A directory is what some path lies
 // under. The page files are not text and live beside the tree as PageRuns; only their times are here.
 //
+// Besides the kernel's files: rules of udev about memory blocks (udev-rules.ts), and of those files nothing else. Whoever makes
+// a tree may hand in whole rules files; what is not about memory does not get in.
+//
 // Invariants: paths are absolute, normal (`isKernelPath`) and distinct; no path lies under another one.
 
 import { assert } from '#base/assert';
 import { treeFromFiles } from '#kernfs/memory-tree';
 import type { KernTree } from '#kernfs/source';
+import { effectiveRules, memoryRulesOf, udevRulesFile } from './udev-rules.ts';
 
 /** When a file was read: milliseconds after the capture began, start and end of the reading. */
 export type ReadTime = { readonly startedMs: number; readonly endedMs: number };
@@ -24,11 +28,13 @@ export type RecordedFile = ReadTime & {
 const PATH_LENGTH_MAX = 512;
 
 /**
- * True for a path that a capture may hold: absolute, under /proc, /sys or /qmp (what a hypervisor said), no empty, `.` or `..` part, printable ASCII
- * only. This is what keeps a forged bundle from being unpacked outside its directory.
+ * True for a path that a capture may hold: absolute, under /proc, /sys or /qmp (what a hypervisor said), or a rules file of
+ * udev; no empty, `.` or `..` part, printable ASCII only. This is what keeps a forged bundle from being unpacked outside its directory.
  */
 export function isKernelPath(path: string): boolean {
-  if (path.length > PATH_LENGTH_MAX || !/^\/(?:proc|sys|qmp)(?:\/[!-.0-~]+)+$/.test(path)) return false;
+  if (path.length > PATH_LENGTH_MAX) return false;
+  if (udevRulesFile(path) !== undefined) return true;
+  if (!/^\/(?:proc|sys|qmp)(?:\/[!-.0-~]+)+$/.test(path)) return false;
   return path.split('/').every((part) => part !== '.' && part !== '..');
 }
 
@@ -60,7 +66,7 @@ export class RecordedTree implements KernTree {
   constructor(files: readonly RecordedFile[], pageReads: ReadonlyMap<string, ReadTime> = new Map()) {
     const bad = firstBadPath(files.map((file) => file.path));
     assert(bad === undefined, 'a path that a capture may not hold', { path: bad });
-    this.files = files.toSorted((a, b) => (a.path < b.path ? -1 : 1));
+    this.files = withoutForeignRules(files).toSorted((a, b) => (a.path < b.path ? -1 : 1));
     this.pageReads = pageReads;
     this.#tree = treeFromFiles(
       new Map(this.files.map(({ path, kind, text }) => [path, kind === 'text' ? text : undefined])),
@@ -74,4 +80,15 @@ export class RecordedTree implements KernTree {
   list(path: string): readonly string[] {
     return this.#tree.list(path);
   }
+}
+
+/** Of udev's files the rules about memory that count; a file that hides them by an empty one of its name hides them here too. */
+function withoutForeignRules(files: readonly RecordedFile[]): readonly RecordedFile[] {
+  if (!files.some((f) => udevRulesFile(f.path) !== undefined)) return files;
+  const count = new Set(effectiveRules(files.map((f) => f.path)));
+  return files.flatMap((f) => {
+    if (udevRulesFile(f.path) === undefined) return [f];
+    const text = count.has(f.path) ? memoryRulesOf(f.text) : '';
+    return text === '' ? [] : [{ ...f, text }];
+  });
 }

@@ -5,6 +5,7 @@
 
 export const JSON_VERSIONS = Object.freeze({
   check: 1,
+  doctor: 1,
   explain: 1,
   'ls-blocks': 1,
   'ls-zones': 1,
@@ -12,6 +13,7 @@ export const JSON_VERSIONS = Object.freeze({
   'ls-dimms': 1,
   'ls-pools': 1,
   map: 1,
+  plan: 1,
   'plan-remove': 1,
   pool: 1,
   sim: 1,

@@ -12,6 +12,7 @@ import { addCapture } from './capture-command.ts';
 import { addCheck } from './check-command.ts';
 import { addCompletion } from './completion-command.ts';
 import { addDemo } from './demo-command.ts';
+import { addDoctor } from './doctor-command.ts';
 import { EXIT } from './exit-code.ts';
 import { addExplain } from './explain-command.ts';
 import { addExport } from './export-command.ts';
@@ -91,6 +92,7 @@ Examples:
   for (const add of [
     addCheck,
     addExplain,
+    addDoctor,
     addPlan,
     addMap,
     addLs,

@@ -27,6 +27,7 @@ const COMMANDS: Readonly<Record<Exclude<JsonKind, 'sim' | 'pool'>, readonly (rea
     ['plan', 'remove', 'node:0'],
     ['plan', 'remove', 'all', '--with', 'remap'],
   ],
+  doctor: [['doctor'], ['doctor', '--need', '5000']],
   map: [['map']],
   verify: [['verify']],
 };
