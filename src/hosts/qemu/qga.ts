@@ -4,13 +4,14 @@
 //   request n+1:
 //      <── 0xFF {"execute":"guest-sync-delimited","arguments":{"id":4711}}      0xFF makes the agent drop half a request
 //      ──> {"return": ...answer to n...}                                        stale: thrown away
+//      ──> {"error": ..."JSON parse error, stray"...}                           its complaint about the 0xFF: thrown away
 //      ──> 0xFF {"return":4711}                                                 the number just sent: from here on in step
 //      <── {"execute":"guest-file-read",...}
 //      ──> {"return":{...}}                                                     the next line is the answer
 //
 // In step or not is all the state there is: a new connection, a deadline that passed, a cancelled request, and an answer that
 // makes no sense end it; a sync begins it. A guest whose agent was restarted keeps the connection open (virtio-serial), so
-// that nobody answers: the sync is said again at growing intervals, and whichever answer comes first counts.
+// that nobody answers: the sync is said again at growing intervals, and only the answer to the last one counts.
 //
 // Requests wait for their turn, as the agent does one thing after the other anyway; the wait counts against the deadline.
 //
@@ -161,7 +162,6 @@ export class AgentSocket implements Agent {
   }
 
   private sync(limits: Limits): Promise<Result<undefined, HostFailure>> {
-    const sent = new Set<number>();
     let timer: NodeJS.Timeout | undefined;
     return this.wait<undefined>(
       limits,
@@ -177,7 +177,6 @@ export class AgentSocket implements Agent {
       (settle) => {
         const say = (againMs: number): void => {
           const id = ++this.lastSync;
-          sent.add(id);
           const request = JSON.stringify({ execute: 'guest-sync-delimited', arguments: { id } });
           this.channel?.write(Buffer.concat([Buffer.of(SENTINEL), Buffer.from(`${request}\n`)]));
           timer = setTimeout(() => say(2 * againMs), againMs);
@@ -185,7 +184,8 @@ export class AgentSocket implements Agent {
         say(SYNC_AGAIN_MS);
         return ({ delimited, line }) => {
           const number = delimited ? parseObject(line)?.return : undefined;
-          if (typeof number !== 'number' || !sent.has(number)) return; // stale, or the complaint about our 0xFF
+          // Only the last one said: after an earlier one's answer comes a complaint about the next 0xFF. Seen on 7.2.
+          if (number !== this.lastSync) return;
           this.inStep = true;
           settle(ok(undefined));
         };
@@ -228,7 +228,7 @@ export class AgentSocket implements Agent {
       (settle) => {
         this.channel?.write(`${JSON.stringify({ execute: command, ...(args && { arguments: args }) })}\n`);
         return ({ delimited, line }) => {
-          if (delimited) return; // the answer to a sync that was said again
+          if (delimited) return; // an answer to somebody else's sync
           const value = parseObject(line);
           if (value !== undefined && ('return' in value || 'error' in value)) return settle(ok(value));
           this.outOfStep();

@@ -65,10 +65,12 @@ export async function removeDimm(
   const devices = await memoryDevices(monitor, left());
   if (!devices.ok) return devices;
   const dimm = devices.value.find((d) => d.type === 'dimm' && d.id === id);
-  if (dimm === undefined) return freeBackend(port, action.memdev, [`DIMM ${id} is not there any more`], left());
+  if (dimm === undefined)
+    return freeBackend(port, { memdev: action.memdev, seen: false }, [`there is no DIMM ${id}`], left());
 
   const addr = Number(dimm.data.addr);
   const size = Number(dimm.data.size);
+  const backend = { memdev: dimm.memdev, seen: true };
   const still = await port.notOffline(addr, size, left());
   if (!still.ok) return still;
   if (still.value.length > 0)
@@ -84,7 +86,7 @@ export async function removeDimm(
   // ═══ Point of no return: from here on the guest may let the DIMM go at any time, and there is no way to call it back.
   const asked = await monitor.execute('device_del', { id }, left());
   if (asked.ok) evidence.push(`device_del ${id}: asked`);
-  else if (isDeviceNotFound(asked.error)) return freeBackend(port, dimm.memdev, [asked.error.sentence], left());
+  else if (isDeviceNotFound(asked.error)) return freeBackend(port, backend, [asked.error.sentence], left());
   else if (isPending(asked.error)) evidence.push(`device_del ${id}: asked before, and still under way`);
   else if (asked.error.kind === 'disconnected') evidence.push(asked.error.sentence);
   else return err(withErrno(asked.error));
@@ -106,7 +108,7 @@ export async function removeDimm(
         sentence: `the guest keeps DIMM ${id}: ${heard.refused}`,
         evidence,
       });
-    if (told.ok) return freeBackend(port, dimm.memdev, evidence, left());
+    if (told.ok) return freeBackend(port, backend, evidence, left());
     const { kind, sentence } = told.error;
     if (kind === 'closed') return told;
     if (kind === 'cancelled')
@@ -119,7 +121,7 @@ export async function removeDimm(
     const now = await memoryDevices(monitor, left());
     if (now.ok && !now.value.some((d) => d.id === id)) {
       evidence.push(`QEMU does not name DIMM ${id} any more`);
-      return freeBackend(port, dimm.memdev, evidence, left());
+      return freeBackend(port, backend, evidence, left());
     }
     if (!now.ok && now.error.kind === 'closed') return now;
     if (left().deadlineMs <= 0)
@@ -135,7 +137,8 @@ export async function removeDimm(
 
 async function freeBackend(
   { monitor, clock }: { readonly monitor: Monitor; readonly clock: Clock },
-  memdev: string,
+  /** `seen`: its DIMM was there a moment ago. */
+  { memdev, seen }: { readonly memdev: string; readonly seen: boolean },
   evidence: readonly string[],
   limits: Limits,
 ): Promise<Result<ActDone, HostFailure>> {
@@ -144,9 +147,9 @@ async function freeBackend(
     const freed = await monitor.execute('object-del', { id: memdev }, left());
     if (freed.ok) return ok({ evidence: [...evidence, `object-del ${memdev}: done`] });
     const failure = withErrno(freed.error, evidence);
-    // Gone with its DIMM, or freed by an earlier try that was cut off. Without either, nothing of that name was ever here.
+    // Freed by whoever else waited for the DIMM to go; but where there was no DIMM either, there was nothing to remove.
     if (failure.errno === 'ENOENT')
-      return evidence.length > 1 || tries > 1
+      return seen || tries > 1
         ? ok({ evidence: [...evidence, `object-del ${memdev}: it is not there any more`] })
         : err({ ...failure, sentence: `there is neither the DIMM nor its memory ${memdev}` });
     if (failure.errno !== 'EBUSY' || tries === RELEASE_TRIES)
