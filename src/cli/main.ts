@@ -2,9 +2,10 @@
 // dimmer, the command: connects the program to the process it runs in.
 //
 // A reader that stops reading (| head) ends the output, not the program with a stack trace. A bug shows its own sentence,
-// and its stack when DIMMER_DEBUG is set. Ctrl-C: nothing is caught, the shell sees 130.
+// and its stack when DIMMER_DEBUG is set. Ctrl-C: the shell sees 130; it is caught only by what has something to end first.
 
 import { EXIT } from './exit-code.ts';
+import { openLiveHost } from './live-hosts.ts';
 import { runProgram } from './program.ts';
 
 for (const stream of [process.stdout, process.stderr]) {
@@ -31,6 +32,7 @@ try {
     columns: process.stdout.columns,
     platform: process.platform,
     now: () => new Date(),
+    openHost: (source) => openLiveHost(source),
     later: (promise) => {
       promise.then((code) => {
         process.exitCode = code;
