@@ -1,0 +1,53 @@
+// A page that cannot move and looks like its neighbours: a pipe holds it (vmsplice). Linux tries for ever (lab fact 5), no
+// page flag tells, the plan is feasible; the deadline ends it, in the guest, and everything is as it was.
+
+import { expect, it } from 'vitest';
+import { type Block, describeQemu, type Guest, MIB } from './guest.ts';
+import { apply, endOf, picture, plan, withDeadline } from './scenario.ts';
+
+const DEADLINE_MS = 8_000;
+
+async function pinnedDimm(
+  guest: Guest,
+  id: string,
+): Promise<{ fresh: readonly Block[]; pid: number; before: string[] }> {
+  const fresh = await guest.addOnlineDimm({ id, bytes: 256 * MIB, node: 1, word: 'online_movable' });
+  const pin = await guest.hold(`pin ${fresh[0]?.id} 1`);
+  return { fresh, pid: pin.pid as number, before: picture(fresh) };
+}
+
+/** Nothing of an endless offline may be left behind: no block between states, no writer. */
+async function expectAsBefore(guest: Guest, fresh: readonly Block[], before: readonly string[]): Promise<void> {
+  expect(picture(await guest.blocksOf(fresh))).toEqual(before);
+  expect((await guest.sh('pidof dd timeout')).out).toBe('');
+}
+
+describeQemu({ name: 'pinned' }, (booted) => {
+  it('ends at the deadline, the block back online in its zone; without the pin the same plan works', async () => {
+    const guest = booted();
+    const { fresh, pid, before } = await pinnedDimm(guest, 'p0');
+    const made = withDeadline(await plan(guest, ['remove', 'dimm:p0']), DEADLINE_MS);
+    const applied = await apply(guest, made.file, { code: 124 });
+    expect(endOf(applied)).toBe('deadline');
+    await expectAsBefore(guest, fresh, before);
+    console.log(`pinned: a deadline of ${DEADLINE_MS} ms ended after ${applied.run.ms.toFixed(0)} ms in all`);
+
+    await guest.release(pid);
+    const again = await plan(guest, ['remove', 'dimm:p0']);
+    expect(endOf(await apply(guest, again.file))).toBe('done');
+    expect(await guest.dimms()).toEqual([]);
+  });
+
+  it('Ctrl-C in the middle of it ends it as well: interrupted, and as it was', async () => {
+    const guest = booted();
+    const { fresh, pid, before } = await pinnedDimm(guest, 'p1');
+    const made = await plan(guest, ['remove', 'dimm:p1']);
+    // The pinned block comes first or second; its step is the last intent without an outcome. Line 2 is the first intent.
+    const first = made.plan.units[0]?.steps[0]?.action;
+    const line = first?.do === 'offline-block' && first.block === fresh[0]?.id ? 2 : 4;
+    const applied = await apply(guest, made.file, { code: 130, at: { line, signal: 'SIGINT' } });
+    expect(endOf(applied)).toBe('interrupted');
+    await expectAsBefore(guest, fresh, before);
+    await guest.release(pid);
+  });
+});
