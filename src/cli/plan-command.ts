@@ -1,136 +1,198 @@
-// dimmer plan remove: what of a target could leave with Linux as it is, and what each further help would free, at what price.
+// dimmer plan: from a goal to a plan, tried on copies of the machine. Nothing is done to the machine itself.
+//
+//   remove TARGET      memory that is to leave      add SIZE NODE       memory that is to come
+//   resize SIZE        so much in all               contiguous N        free chunks of one order
+//
+// The answer is a table for people, or the plan itself as JSON (--json, -o FILE), which `dimmer apply` carries out. Where
+// Linux alone cannot remove a target, --with shows below what helps beyond Linux would be worth (removal-text.ts).
 
 import type { Command } from 'commander';
-import { formatSize, groupDigits, plural } from '#base/format';
 import { err, ok, type Result } from '#base/result';
-import {
-  compareRemoval,
-  HELPS,
-  type Help,
-  type LeftGroup,
-  type RemovalComparison,
-  type RemovalStage,
-} from '#plan/index';
-import { blocksOfTarget, parseTarget, type SourceInfo, sayIds, sourceInfo } from '#query/index';
+import { compareRemoval, HELPS, type Help, type Plan, type PlannedGoal, type PlanOptions } from '#plan/index';
+import { blocksOfTarget, parseTarget, sourceInfo } from '#query/index';
+import type { Twin } from '#twin/index';
 import { sourceLine } from './check-command.ts';
 import { type Complaint, EXIT } from './exit-code.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
 import { formatJson } from './json.ts';
+import { makePlan, namedDimms, planInputOf } from './make-plan.ts';
 import { openTwin, type SourceOptions } from './open-twin.ts';
 import { complain, withSource } from './options.ts';
+import { formatPlan } from './plan-text.ts';
 import { Progress } from './progress.ts';
-import { formatMs, hanging, paint } from './style.ts';
-import { type Column, formatTable } from './table.ts';
+import { formatRemoval } from './removal-text.ts';
+import { writeWhole } from './write-file.ts';
 
-type Options = SourceOptions & { readonly json?: boolean; readonly all?: boolean; readonly with?: string };
-
-/** What the words of --with are, for people. No Linux has the last three. */
-const ABOUT: Readonly<Record<Help | 'linux', string>> = {
-  linux: 'Linux as it is',
-  compaction: '+ compaction',
-  memmap: '+ movable memmap',
-  drivers: '+ drivers that relinquish',
-  remap: '+ remapped kernel pages',
+type Options = SourceOptions & {
+  readonly json?: boolean;
+  readonly all?: boolean;
+  readonly output?: string;
+  readonly force?: boolean;
+  readonly with?: string;
+  readonly zone?: string;
+  readonly order?: string;
+  readonly hugepages?: boolean;
 };
+
+const usage = (sentence: string): Complaint => ({ exit: EXIT.USAGE, sentence });
+
+const withPlan = (command: Command): Command =>
+  withSource(command)
+    .option('-o, --output <file>', 'writes the plan there, for dimmer apply; only a plan is replaced')
+    .option('-a, --all', 'every candidate that was rejected, not the first few')
+    .option('-J, --json', 'the plan as JSON (docs/formats/plan.md)');
+
+const TRIED = `
+Everything is tried on a copy of the machine; the machine itself is left alone. What is written with -o is done by dimmer apply.
+Exit code: 0 feasible; 3 not, or not all of it.
+`;
 
 export function addPlan(program: Command, io: Io, exit: (code: number) => void): void {
   const plan = program
     .command('plan')
-    .description('Compares what could be done, by doing it on copies of the machine.');
-  withSource(plan.command('remove'))
-    .description('What of a target could be removed: with Linux as it is, and with each help more.')
-    .argument('<target>', 'block:32-39, range:0x..-0x.., node:1, zone:1/Normal, dimm:0, or all')
-    .option('--with <helps>', `of ${HELPS.join(', ')}; default: all of them`)
-    .option('-a, --all', 'everything that still stays, not the first few')
-    .option('-J, --json', 'a JSON document (docs/formats/json.md)')
+    .description('How a goal can be reached, step by step, tried on copies of the machine.')
     .addHelpText(
       'after',
       `
-Each line adds one help to the line before, and all of it is tried on a copy of the machine: nothing is done to the machine
-itself. Linux has compaction; that struct pages move, that drivers give up their fixed areas, and that kernel pages move
-under constant virtual addresses is what no Linux can do (Hansen 2005): the plan says what it would be worth.
-Exit code: 0 all of the target would go, with the last line's helps; 3 it would not.
+Examples:
+  dimmer plan remove size:4G                     which memory could leave most cheaply?
+  dimmer plan add size:10G node:1 -o add.json    and then: dimmer apply add.json
+  dimmer plan contiguous 512 --order 9           512 huge pages, without a reboot?`,
+    );
+  withPlan(plan.command('remove'))
+    .description('Takes memory out: offline block by block, then the device.')
+    .argument('<target>', 'size:4G, dimm:dimm1, dimm:0, node:1, block:32-39, range:0x..-0x.., zone:1/Movable, or all')
+    .option('--force', 'plans what the twin says will be refused, too')
+    .option('--with <helps>', `also compares what no Linux does: ${HELPS.join(', ')}, or all`)
+    .addHelpText(
+      'after',
+      `${TRIED}
+--with is for what Linux cannot remove: each line adds one help to the line before. Linux has compaction; that struct pages
+move, that drivers give up their fixed areas, and that kernel pages move under constant virtual addresses is what no Linux can
+do (Hansen 2005): it says what that would be worth. With --json it is the comparison that is printed.
 
 Examples:
-  dimmer plan remove dimm:1                        what would each help free?
-  dimmer plan remove node:1 --with remap,drivers   only these two
-  dimmer plan remove all --from host.dimmer --json a saved machine, for a program`,
+  dimmer plan remove dimm:dimm1 --from qemu:vm.qmp,agent=vm.qga -o out.json   a DIMM of a guest
+  dimmer plan remove node:1 --with remap,drivers                              what would help?
+  dimmer plan remove all --from host.dimmer --json                            a saved machine, for a program`,
     )
-    .action((target: string, options: Options) => exit(run(io, target, options)));
+    .action((target: string, options: Options) => exit(runRemove(io, target, options)));
 }
 
-function run(io: Io, targetText: string, options: Options): number {
+function runRemove(io: Io, targetText: string, options: Options): number {
   const helps = helpsOf(options.with);
   if (!helps.ok) return complain(io, helps.error);
   const target = targetText === 'all' ? ok({ kind: 'all' as const }) : parseTarget(targetText);
-  if (!target.ok) return complain(io, { exit: EXIT.USAGE, sentence: target.error.sentence });
-  if (target.value.kind === 'size') {
-    const sentence = 'a size has no place to remove; name the memory: block:, range:, node:, zone:, dimm: or all';
-    return complain(io, { exit: EXIT.USAGE, sentence });
-  }
+  if (!target.ok) return complain(io, usage(target.error.sentence));
+  const sized = target.value.kind === 'size' ? target.value.bytes : undefined;
+  if (sized !== undefined && options.with !== undefined)
+    return complain(
+      io,
+      usage(
+        '--with compares memory that is named; a size has no place: take block:, range:, node:, zone:, dimm: or all',
+      ),
+    );
+  const goal: PlannedGoal = { verb: 'remove', target: targetText, ...(sized === undefined ? {} : { bytes: sized }) };
+  return answer(io, goal, options, { force: options.force === true }, (twin, named) => {
+    // A target that the machine does not have is a mistake of who typed it, not a plan that is not feasible.
+    const blocks = blocksOfTarget(twin, target.value, named);
+    return blocks.ok ? undefined : usage(blocks.error.sentence);
+  });
+}
+
+/** Opens the machine, plans, prints and writes. @param check  why the goal makes no sense on this machine */
+function answer(
+  io: Io,
+  goal: PlannedGoal,
+  options: Options,
+  planOptions: PlanOptions,
+  check: (twin: Twin, named: ReturnType<typeof namedDimms>) => Complaint | undefined = () => undefined,
+): number {
   const twin = openTwin(io, options);
   if (!twin.ok) return complain(io, twin.error);
-  const blocks = blocksOfTarget(twin.value, target.value);
-  if (!blocks.ok) return complain(io, { exit: EXIT.USAGE, sentence: blocks.error.sentence });
+  const input = planInputOf(twin.value);
+  if (!input.ok) return complain(io, input.error);
+  const wrong = check(twin.value, namedDimms(input.value.observation));
+  if (wrong !== undefined) return complain(io, wrong);
   const progress = new Progress(io, options.quiet === true);
-  const compared = compareRemoval(twin.value, blocks.value, {
+  progress.say('trying on a copy');
+  const plan = makePlan(goal, input.value, planOptions);
+  progress.end();
+  if (goal.verb === 'remove' && options.with !== undefined && options.json === true)
+    return printComparison(io, goal.target, twin.value, options, plan);
+  if (options.output !== undefined) {
+    const refused = writeWhole(options.output, formatJson('plan', plan), { isOurs: isPlan, kind: 'a plan' });
+    if (refused !== undefined) return complain(io, refused);
+  }
+  if (options.json === true) io.out(formatJson('plan', plan));
+  else {
+    const style = { colour: wantsColour(io), width: widthOf(io), all: options.all === true };
+    io.out(formatPlan(plan, sourceLine(sourceInfo(twin.value)), style));
+    io.out(sayNext(plan, options));
+  }
+  if (goal.verb === 'remove' && options.with !== undefined)
+    return printComparison(io, goal.target, twin.value, options, plan);
+  return plan.feasible ? EXIT.OK : EXIT.NOT_FEASIBLE;
+}
+
+/** What to type now. */
+function sayNext(plan: Plan, { output, from, with: helps }: Options): string {
+  const source = from === undefined ? '' : ` --from ${from}`;
+  if (!plan.feasible) {
+    const hint = plan.goal.verb === 'remove' && plan.goal.bytes === undefined && helps === undefined;
+    return hint
+      ? `\nWhat would be needed beyond Linux: dimmer plan remove ${plan.goal.target}${source} --with all\n`
+      : '';
+  }
+  if (plan.units.every((u) => u.steps.length === 0)) return '';
+  if (plan.host.kind === 'capture')
+    return '\nThis is a saved machine: nothing can be done to it. Plan on the machine itself.\n';
+  if (output === undefined) return '\nTo do it, write the plan with -o FILE, then: dimmer apply FILE\n';
+  return `\nTo do it: dimmer apply ${output}${plan.host.kind === 'linux' ? ' --apply' : source}\n`;
+}
+
+/** What helps beyond Linux would be worth; nothing to compare where Linux alone does it. */
+function printComparison(io: Io, targetText: string, twin: Twin, options: Options, plan: Plan): number {
+  const code = plan.feasible ? EXIT.OK : EXIT.NOT_FEASIBLE;
+  if (plan.feasible && options.json !== true) {
+    io.out('\nLinux alone does it: no help is needed.\n');
+    return code;
+  }
+  const helps = helpsOf(options.with);
+  const target = targetText === 'all' ? ok({ kind: 'all' as const }) : parseTarget(targetText);
+  const input = planInputOf(twin);
+  if (!helps.ok || !target.ok || !input.ok) return EXIT.USAGE; // all three were understood before
+  const blocks = blocksOfTarget(twin, target.value, namedDimms(input.value.observation));
+  if (!blocks.ok) return complain(io, usage(blocks.error.sentence));
+  const progress = new Progress(io, options.quiet === true);
+  const compared = compareRemoval(twin, blocks.value, {
     helps: helps.value,
     onProgress: (done, of) => progress.step('trying blocks', done, of),
   });
   progress.end();
   if (!compared.ok) return complain(io, { exit: EXIT.UNSUPPORTED, sentence: compared.error });
-  const source = sourceInfo(twin.value);
-  if (options.json === true) io.out(formatJson('plan-remove', { source, target: targetText, ...compared.value }));
-  else io.out(formatComparison(io, source, targetText, compared.value, options.all === true));
-  const last = compared.value.stages[compared.value.stages.length - 1] as RemovalStage; // Linux's is always there
-  return last.whole ? EXIT.OK : EXIT.NOT_FEASIBLE;
+  if (options.json === true)
+    io.out(formatJson('plan-remove', { source: sourceInfo(twin), target: targetText, ...compared.value }));
+  else
+    io.out(
+      `\nBeyond Linux\n${formatRemoval(targetText, compared.value, { colour: wantsColour(io), width: widthOf(io), all: options.all === true })}`,
+    );
+  return code;
 }
 
 function helpsOf(text: string | undefined): Result<readonly Help[], Complaint> {
-  if (text === undefined) return ok(HELPS);
+  if (text === undefined || text === 'all') return ok(HELPS);
   const words = text.split(',').map((w) => w.trim());
   const wrong = words.find((w) => !(HELPS as readonly string[]).includes(w));
-  if (wrong !== undefined) {
-    return err({ exit: EXIT.USAGE, sentence: `--with knows ${HELPS.join(', ')}, not "${wrong}"` });
-  }
+  if (wrong !== undefined) return err(usage(`--with knows ${HELPS.join(', ')} and all, not "${wrong}"`));
   return ok(words as Help[]); // each was looked up
 }
 
-const COLUMNS: readonly Column<RemovalStage>[] = [
-  { name: 'WITH', align: 'left', help: 'what may be used', text: (s) => ABOUT[s.adds] },
-  { name: 'YES', align: 'right', help: 'blocks that go one by one', text: (s) => `${s.yes.length}` },
-  { name: 'MAYBE', align: 'right', help: 'no page flag tells', text: (s) => `${s.maybe.length}` },
-  { name: 'NO', align: 'right', help: 'blocks that stay', text: (s) => `${s.no.length}` },
-  { name: 'TOGETHER', align: 'right', help: 'how much goes together', text: (s) => formatSize(s.together.bytes) },
-  { name: 'MOVED', align: 'right', help: 'pages that move for that', text: (s) => groupDigits(s.pagesMoved.value) },
-  { name: 'REMAPPED', align: 'right', help: 'of them the kernel', text: (s) => groupDigits(s.pagesRemapped.value) },
-  { name: 'SPLIT', align: 'right', help: 'large mappings split', text: (s) => groupDigits(s.mappingsSplit.value) },
-  { name: 'TIME', align: 'right', help: 'assumed', text: (s) => formatMs(s.predictedMs.value) },
-];
-
-const GROUPS_SHOWN = 6;
-
-function formatComparison(io: Io, source: SourceInfo, target: string, report: RemovalComparison, all: boolean): string {
-  const colour = wantsColour(io);
-  const width = widthOf(io);
-  const style = { form: 'table' as const, headings: true, colour, width, chosen: false };
-  let text = `${sourceLine(source)}\n`;
-  text += `${target}: ${plural(report.blocks, 'block')}, ${formatSize(report.bytes)}\n\n`;
-  text += formatTable(report.stages, COLUMNS, style);
-  const last = report.stages[report.stages.length - 1] as RemovalStage; // Linux's is always there
-  if (last.whole) return `${text}\nAll of it would go.\n`;
-  text += `\n${hanging('Together: ', last.together.stoppedBy, { indent: 10, width })}\n`;
-  if (last.left.length === 0) return text;
-  const shown = all ? last.left : last.left.slice(0, GROUPS_SHOWN);
-  text += `\n${paint('Still stays', 'bold', colour)}\n`;
-  for (const g of shown) text += `${hanging('  ', sayGroup(g), { indent: 4, width })}\n`;
-  if (shown.length < last.left.length) text += `  and ${plural(last.left.length - shown.length, 'more group')} (-a)\n`;
-  return text;
-}
-
-/** "slab: 12 pages in blocks 3, 7 (untyped)" */
-function sayGroup(g: LeftGroup): string {
-  const pages = g.pages === 0 ? '' : ` ${plural(g.pages, 'page')} in`;
-  const blocks = `block${g.blocks.length === 1 ? '' : 's'} ${sayIds(g.blocks)}`;
-  return `${g.name}:${pages} ${blocks} (${g.cause})`;
+/** May this file be replaced by a plan? */
+function isPlan(text: string): boolean {
+  try {
+    return (JSON.parse(text) as { dimmer?: unknown } | null)?.dimmer === 'plan';
+  } catch {
+    return false;
+  }
 }

@@ -24,6 +24,7 @@ describe('parseTarget', () => {
     ['node:1', { kind: 'node', node: 1 }],
     ['zone:1/normal', { kind: 'zone', node: 1, zone: 'Normal' }],
     ['dimm:0', { kind: 'dimm', index: 0 }],
+    ['dimm:hotplug-1.a', { kind: 'dimm', id: 'hotplug-1.a' }],
     ['size:1.5GiB', { kind: 'size', bytes: 1.5 * 2 ** 30 }],
     ['SIZE:512m', { kind: 'size', bytes: 2 ** 29 }],
   ])('%s', (text, target) => expect(parseTarget(text)).toEqual({ ok: true, value: target }));
@@ -41,6 +42,8 @@ describe('parseTarget', () => {
     ['size:4', 'a size has a unit'],
     ['size:0G', 'a size has a unit'],
     ['block:', 'as in block:32'],
+    ['dimm:', 'as in dimm:1 or dimm:dimm1'],
+    ['dimm:-a', 'as in dimm:1 or dimm:dimm1'],
     ['block:0x20', 'block numbers are decimal'],
     ['block:9-3', 'block:3-9?'],
     ['block:99999999', 'no machine has so many blocks'],

@@ -4,6 +4,7 @@
 //   range:0x100000000-0x13fffffff           physical addresses; the end is the last byte, as lsmem prints it
 //   node:1     zone:1/Normal                all blocks of a node, of a zone
 //   dimm:2                                  a range of `dimmer ls dimms`
+//   dimm:dimm1                              a DIMM by the id that the hypervisor gave it, where one was asked
 //   size:4G                                 that much memory, whichever blocks give it (check only)
 //
 // Why so strict: a number without its type once removed another block than was meant (powerpc-utils#60). A target
@@ -23,6 +24,7 @@ export type Target =
   | { readonly kind: 'node'; readonly node: number }
   | { readonly kind: 'zone'; readonly node: number; readonly zone: string }
   | { readonly kind: 'dimm'; readonly index: number }
+  | { readonly kind: 'dimm'; readonly id: string }
   | { readonly kind: 'size'; readonly bytes: number };
 
 /** `syntax`: the text means nothing; `absent`: the machine has no such thing. One sentence each. */
@@ -46,10 +48,18 @@ export function parseTarget(text: string): Result<Target, TargetRefusal> {
       return parseBlocks(text, rest);
     case 'range':
       return parseRange(text, rest);
-    case 'node':
+    case 'node': {
+      if (!/^\d{1,6}$/.test(rest)) return syntax(text, 'a number belongs behind node:, as in node:1');
+      return ok({ kind, node: Number(rest) });
+    }
     case 'dimm': {
-      if (!/^\d{1,6}$/.test(rest)) return syntax(text, `a number belongs behind ${kind}:, as in ${kind}:1`);
-      return ok(kind === 'node' ? { kind, node: Number(rest) } : { kind, index: Number(rest) });
+      if (/^\d{1,6}$/.test(rest)) return ok({ kind, index: Number(rest) });
+      // QEMU's own rule for ids (id_wellformed): a letter first, then letters, digits and -._
+      if (/^[a-z][a-z0-9._-]*$/i.test(rest)) return ok({ kind, id: rest });
+      return syntax(
+        text,
+        "a number of ls dimms belongs behind dimm:, or the hypervisor's id, as in dimm:1 or dimm:dimm1",
+      );
     }
     case 'zone': {
       const m = /^(\d{1,6})\/([A-Za-z0-9]+)$/.exec(rest);
@@ -139,8 +149,15 @@ function sharesLetters(a: string, b: string): boolean {
 const syntax = (text: string, hint: string): Result<never, TargetRefusal> =>
   err({ reason: 'syntax', sentence: `"${text}" is not a target: ${hint}` });
 
-/** Blocks that a target names, ascending; `size` names all of them. */
-export function blocksOfTarget(twin: Twin, target: Target): Result<readonly BlockId[], TargetRefusal> {
+/** A DIMM as the hypervisor has it: id, bytes. */
+export type NamedDimm = { readonly id: string; readonly addr: number; readonly size: number };
+
+/** Blocks that a target names, ascending; `size` names all of them. @param named  for dimm:ID; empty: none was asked */
+export function blocksOfTarget(
+  twin: Twin,
+  target: Target,
+  named: readonly NamedDimm[] = [],
+): Result<readonly BlockId[], TargetRefusal> {
   const blocks = twin.blocks;
   const absent = (what: string, there: string): Result<never, TargetRefusal> =>
     err({ reason: 'absent', sentence: `this machine has no ${what}; it has ${there}` });
@@ -192,6 +209,15 @@ export function blocksOfTarget(twin: Twin, target: Target): Result<readonly Bloc
       );
     }
     case 'dimm': {
+      if ('id' in target) {
+        const bytes = twin.blockPages * PAGE_SIZE;
+        const dimm = named.find((d) => d.id === target.id);
+        const there =
+          named.length === 0 ? 'none that a hypervisor has named' : named.map((d) => `dimm:${d.id}`).join(', ');
+        if (dimm === undefined) return absent(`DIMM "${target.id}"`, there);
+        const ids = idsWhere((b) => dimm.addr < (b.id + 1) * bytes && b.id * bytes < dimm.addr + dimm.size);
+        return ids.length === 0 ? absent(`block of DIMM ${target.id}`, allBlocks()) : ok(ids);
+      }
       const dimms = listDimms(twin, []);
       const dimm = dimms[target.index];
       if (dimm === undefined) return absent(`range dimm:${target.index}`, `dimm:0 to dimm:${dimms.length - 1}`);

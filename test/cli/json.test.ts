@@ -23,8 +23,12 @@ const COMMANDS: Readonly<Record<Exclude<JsonKind, 'sim' | 'pool'>, readonly (rea
   'ls-nodes': [['ls', 'nodes']],
   'ls-dimms': [['ls', 'dimms']],
   'ls-pools': [['ls', 'pools']],
+  plan: [
+    ['plan', 'remove', 'size:256M'],
+    ['plan', 'remove', 'node:1', '--force'],
+  ],
   'plan-remove': [
-    ['plan', 'remove', 'node:0'],
+    ['plan', 'remove', 'node:0', '--with', 'all'],
     ['plan', 'remove', 'all', '--with', 'remap'],
   ],
   doctor: [['doctor'], ['doctor', '--need', '5000']],
