@@ -15,7 +15,7 @@
 
 import { Buffer } from 'node:buffer';
 import { assert } from '#base/assert';
-import { errnoOfText } from '#base/errno';
+import { type ErrnoName, errnoOfText } from '#base/errno';
 import { err, ok, type Result } from '#base/result';
 import type { ActDone, HostFailure, Limits } from '#control/host';
 import type { GuestReach } from './guest-files.ts';
@@ -47,11 +47,12 @@ export async function guestWrite(
   assert(/^\/(sys|proc)\/[\w./-]+$/.test(path) && !path.includes('/../'), 'only kernel files are written', { path });
   assert(/^[\w-]{1,64}$/.test(text), 'a word of a kernel file', { text });
   const left = countdown(limits);
+  const what = `write "${text}" to ${path}`;
   if (reach.exec) {
     const seconds = guestSeconds(limits.deadlineMs);
     const args = [String(seconds), 'dd', `of=${path}`, 'bs=64'];
     const run = await exec(reach.agent, 'timeout', args, { input: text, env: ENV }, left());
-    const said = outcomeOf(run, `write "${text}" to ${path}`, seconds);
+    const said = outcomeOf(run, what, seconds);
     if (said !== 'cannot-run') return said;
     if (!reach.writes) return err(noTool(path));
   }
@@ -61,13 +62,23 @@ export async function guestWrite(
       sentence: `the guest's agent may neither run commands nor write files: ${path} cannot be written`,
     });
   const written = await fileWrite(reach.agent, path, text, left());
-  if (written.ok) return ok({ evidence: [`wrote "${text}" to ${path}, without a deadline in the guest`] });
-  if (written.error.kind !== 'timeout') return written;
+  if (written.ok) return ok({ evidence: [`${what}: done, without a deadline in the guest`] });
+  const { kind, errno, sentence, evidence = [] } = written.error;
+  if (kind === 'refused' && errno !== undefined)
+    return err({ ...written.error, kind: kindOf(errno), sentence: `${what}: ${lastPart(evidence[0] ?? sentence)}` });
+  if (kind !== 'timeout') return err({ ...written.error, sentence: `${what}: ${sentence}` });
   return err({
     ...written.error,
-    sentence: `the kernel had not finished with "${text}" for ${path} within ${Math.round(limits.deadlineMs)} ms, and goes on: the agent answers nobody before it has`,
+    sentence: `${what}: not finished after ${Math.round(limits.deadlineMs)} ms, and it goes on; the agent answers nobody before it has ended`,
   });
 }
+
+/** EACCES and EPERM are about who asks, not about the memory. */
+const kindOf = (errno: ErrnoName | undefined): 'denied' | 'refused' =>
+  errno === 'EACCES' || errno === 'EPERM' ? 'denied' : 'refused';
+
+/** "failed to flush file: Device or resource busy" -> "Device or resource busy". */
+const lastPart = (sentence: string): string => sentence.slice(sentence.lastIndexOf(': ') + 1).trim();
 
 /** `cannot-run`: the guest has no timeout or dd that takes these arguments; nothing was written. */
 export function outcomeOf(
@@ -75,7 +86,11 @@ export function outcomeOf(
   what: string,
   seconds: number,
 ): Result<ActDone, HostFailure> | 'cannot-run' {
-  if (!run.ok) return run.error.kind === 'refused' ? 'cannot-run' : run;
+  if (!run.ok) {
+    // What guest-exec refuses, it has not started: no such program.
+    if (run.error.kind === 'refused') return 'cannot-run';
+    return err({ ...run.error, sentence: `${what}: ${run.error.sentence}` });
+  }
   const { exitCode, signal } = run.value;
   const lines = Buffer.from(run.value.err)
     .toString('utf8')
@@ -96,8 +111,8 @@ export function outcomeOf(
     .find(({ line }) => line.startsWith('dd:'));
   if (refused !== undefined && exitCode === 1)
     return err({
-      kind: refused.errno === 'EACCES' || refused.errno === 'EPERM' ? 'denied' : 'refused',
-      sentence: `${what}: ${refused.line.slice(refused.line.lastIndexOf(': ') + 2)}`,
+      kind: kindOf(refused.errno),
+      sentence: `${what}: ${lastPart(refused.line)}`,
       ...(refused.errno === undefined ? {} : { errno: refused.errno }),
       evidence,
     });

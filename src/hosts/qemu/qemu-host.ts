@@ -20,7 +20,7 @@ import type { Capture } from '#capture/capture';
 import { gatherAsync } from '#capture/gather';
 import type { ActDone, Clock, Host, HostFailure, HostInfo, Limits } from '#control/host';
 import { treeFromFiles } from '#kernfs/memory-tree';
-import { blocksWithin, type Observation, observe } from '#plan/observation';
+import { blocksWithin, type Observation, observe, QMP_FILES } from '#plan/observation';
 import type { Action } from '#plan/plan';
 import {
   addDimm,
@@ -73,26 +73,33 @@ class QemuHost implements Host {
 
   async info(limits: Limits): Promise<Result<HostInfo, HostFailure>> {
     const left = countdown(limits);
-    const status = await this.#ports.monitor.execute('query-status', undefined, left());
-    if (!status.ok) return status;
     const cannot = new Map<Action['do'], string>();
-    const can = new Set<Action['do']>(['add-dimm', 'resize-virtio-mem']);
-    const balloon = await this.#ports.monitor.execute('query-balloon', undefined, left());
-    if (balloon.ok) can.add('balloon');
-    else if (balloon.error.kind === 'refused') cannot.set('balloon', 'the guest has no balloon device');
-    else return balloon;
+    const can = new Set<Action['do']>();
+    const say = (action: Action['do'], why: string | undefined): void => {
+      if (why === undefined) can.add(action);
+      else cannot.set(action, why);
+    };
+    const replies = await queryHypervisor(this.#ports.monitor, left());
+    if (!replies.ok) return replies;
+    const reply = (path: string): unknown => JSON.parse(replies.value.find((f) => f.path === path)?.text ?? 'null');
+    say('add-dimm', noRoomForDimms(reply(QMP_FILES.machine)));
+    const devices = reply(QMP_FILES.devices) as readonly { readonly type?: unknown }[] | null;
+    const virtioMem = devices?.some((d) => d.type === 'virtio-mem') === true;
+    say('resize-virtio-mem', virtioMem ? undefined : 'the machine has no virtio-mem device');
+    say('balloon', reply(QMP_FILES.balloon) === null ? 'the machine has no balloon device' : undefined);
+
     const reach = await this.#guest(left());
     let kernel = 'unknown';
+    let blind: string | undefined;
     if (reach.ok) {
       const read = await new GuestFiles(reach.value, () => performance.now(), left()).read('/proc/version');
       if (read.kind === 'text') kernel = /^Linux version (\S+)/.exec(read.text)?.[1] ?? 'unknown';
-      else cannot.set('remove-dimm', `nothing can be read in the guest: ${read.detail}`);
-    } else if (!NO_AGENT.has(reach.error.kind)) return reach;
-    const why = reach.ok ? writesNothing(reach.value) : reach.error.sentence;
-    if (why === undefined) for (const action of IN_GUEST) can.add(action);
-    else for (const action of IN_GUEST) cannot.set(action, why);
-    if (!reach.ok) cannot.set('remove-dimm', `its blocks cannot be seen: ${reach.error.sentence}`);
-    else if (!cannot.has('remove-dimm')) can.add('remove-dimm');
+      else blind = `nothing can be read in the guest: ${read.detail}`;
+    } else if (NO_AGENT.has(reach.error.kind)) blind = reach.error.sentence;
+    else return reach;
+    const why = reach.ok ? writesNothing(reach.value) : blind;
+    for (const action of IN_GUEST) say(action, why);
+    say('remove-dimm', blind === undefined ? undefined : `whether its blocks are offline cannot be seen: ${blind}`);
     return ok({ kind: 'qemu', name: this.#ports.name, kernel, can, cannot });
   }
 
@@ -257,6 +264,13 @@ const MAY_NOT_READ =
 
 /** Failures to reach the agent that leave the hypervisor's side usable. */
 const NO_AGENT: ReadonlySet<HostFailure['kind']> = new Set(['unsupported', 'unreachable', 'denied', 'timeout']);
+
+/** Of qom-get /machine memory, QEMU 7.1 and later; an older one is simply asked when it comes to it. */
+function noRoomForDimms(machine: unknown): string | undefined {
+  const { size, slots, 'max-size': max } = (machine ?? {}) as Readonly<Record<string, unknown>>;
+  const room = typeof max !== 'number' || typeof size !== 'number' || max > size;
+  return room && slots !== 0 ? undefined : 'QEMU was started without room for it: -m SIZE,slots=N,maxmem=MAX';
+}
 
 const writesNothing = (reach: GuestReach): string | undefined =>
   reach.exec || reach.writes
