@@ -33,8 +33,8 @@ const EVIDENCE_MAX = 20;
 
 export type Wish = {
   readonly action: Action;
-  /** Has it happened? */
-  readonly isDone: (o: Observation) => boolean;
+  /** Has it happened? Absent: nothing shows it, and the answer has to do. */
+  readonly isDone?: (o: Observation) => boolean;
   /** Is all as it was before? */
   readonly isBefore: (o: Observation) => boolean;
   /** Is the guest at it? */
@@ -45,6 +45,8 @@ export type Wish = {
   readonly signal?: AbortSignal;
   /** It has been asked for already: watch first. */
   readonly asked?: boolean;
+  /** An answer without an error is not waited upon for long: it would be nice, but need not come about. */
+  readonly brief?: boolean;
   /** Refusals are asked again, too: the way back does not take the first no. */
   readonly stubborn?: boolean;
   readonly onWait?: (waitedMs: number) => void;
@@ -91,7 +93,7 @@ async function watch(
   for (let wait = POLL_MIN_MS; ; wait = Math.min(2 * wait, POLL_MAX_MS)) {
     const now = await look(host, clock, limits.untilMs, wish.signal);
     seen = now.ok ? now.value : seen;
-    if (now.ok && wish.isDone(now.value)) return { saw: 'done', seen };
+    if (now.ok && wish.isDone?.(now.value) === true) return { saw: 'done', seen };
     if (now.ok && limits.while !== undefined && !limits.while(now.value)) return { saw: 'before', seen };
     if (!now.ok && isFinal(now.error)) return { saw: 'end', seen };
     const leftMs = limits.untilMs - clock.nowMs();
@@ -119,53 +121,59 @@ export async function actAndConfirm(host: Host, clock: Clock, wish: Wish): Promi
   });
   const tries = wish.asked === true ? ACT_TRIES + 1 : ACT_TRIES;
   for (let n = 0; n < tries; n++) {
-    if (n === 0 && wish.asked === true) {
-      unanswered = true;
-    } else {
+    let kind: HostFailure['kind'] | undefined = 'disconnected';
+    if (n > 0 || wish.asked !== true) {
       const limits = { deadlineMs: Math.max(1, endMs - clock.nowMs()), ...(signal === undefined ? {} : { signal }) };
       const reply = await host.act(action, limits);
       const saw = reply.ok ? reply.value.evidence : [reply.error.sentence, ...(reply.error.evidence ?? [])];
       evidence.push(...saw.slice(0, EVIDENCE_MAX - evidence.length));
       said = reply.ok ? undefined : reply.error;
+      kind = said?.kind;
     }
-    const kind = n === 0 && wish.asked === true ? 'disconnected' : said?.kind;
     if (kind === undefined) {
-      const w = await watch(host, clock, wish, { untilMs: endMs });
+      if (wish.isDone === undefined) return came('done', 'it was taken without an error');
+      const untilMs = wish.brief === true ? Math.min(endMs, clock.nowMs() + SETTLE_MS) : endMs;
+      const w = await watch(host, clock, wish, { untilMs });
       seen = w.seen ?? seen;
       if (w.saw === 'done') return came('done', 'seen');
       if (w.saw === 'cancelled') return came('cancelled', 'interrupted');
-      return came('deadline', 'it was taken without an error, and did not come about before the deadline');
+      return came('deadline', 'it was taken without an error, and did not come about in time');
     }
-    unanswered ||= kind === 'disconnected' || kind === 'timeout' || kind === 'protocol' || kind === 'unreachable';
-    const now = clock.nowMs();
     const lost = kind === 'disconnected' || kind === 'timeout' || kind === 'protocol' || kind === 'unreachable';
-    // A refusal after a lost answer may be the refusal of the repetition only: a DIMM that is "already in the process".
-    const device = action.do === 'add-dimm' || action.do === 'remove-dimm';
-    const patient = lost || (unanswered && device && kind === 'refused');
-    const soonMs = Math.min(Math.max(endMs, now), now + (patient ? SETTLE_MS : 0));
-    let w = await watch(host, clock, wish, { untilMs: soonMs });
+    unanswered ||= lost;
+    // A refusal after a lost answer may be one of the repetition only: a DIMM that is "already in the process of unplug".
+    const isPatient = lost || (unanswered && kind === 'refused' && isDevice(action));
+    const nowMs = clock.nowMs();
+    const stillMs = Math.max(endMs, nowMs);
+    let w = await watch(host, clock, wish, { untilMs: Math.min(stillMs, nowMs + (isPatient ? SETTLE_MS : 0)) });
     seen = w.seen ?? seen;
-    if (w.saw !== 'done' && seen !== undefined && wish.isUnderWay(seen) && kind !== 'cancelled') {
-      w = await watch(host, clock, wish, { untilMs: Math.max(endMs, now), while: wish.isUnderWay });
+    const isAtIt = (): boolean => w.saw !== 'done' && seen !== undefined && wish.isUnderWay(seen);
+    if (isAtIt() && kind !== 'cancelled') {
+      w = await watch(host, clock, wish, { untilMs: stillMs, while: wish.isUnderWay });
       seen = w.seen ?? seen;
     }
-    if (w.saw !== 'done' && seen !== undefined && wish.isUnderWay(seen)) {
+    if (isAtIt()) {
       // The deadline is over or the caller gave up, and the guest is about to notice.
-      const { signal: _given, ...quiet } = wish;
-      w = await watch(host, clock, quiet, { untilMs: clock.nowMs() + GRACE_MS, while: wish.isUnderWay });
+      const { signal: _given, ...deaf } = wish;
+      w = await watch(host, clock, deaf, { untilMs: clock.nowMs() + GRACE_MS, while: wish.isUnderWay });
       seen = w.seen ?? seen;
     }
     if (w.saw === 'done') return came('done', said === undefined ? 'seen' : `seen, though: ${said.sentence}`);
-    if (w.saw === 'cancelled' || kind === 'cancelled' || signal?.aborted === true)
-      return came('cancelled', 'interrupted');
-    if (clock.nowMs() >= endMs) return came('deadline', said?.sentence ?? 'it did not come about before the deadline');
-    if (!patient && wish.stubborn !== true) return came('refused', said?.sentence ?? 'refused');
-    if (said !== undefined && isFinal(said)) return came('refused', said.sentence);
+    if (kind === 'cancelled' || signal?.aborted === true) return came('cancelled', 'interrupted');
+    // Only a signal ends a write with EINTR, and the only one who sends it is the deadline, a moment early maybe.
+    if (clock.nowMs() >= endMs || said?.errno === 'EINTR') {
+      return came('deadline', said?.sentence ?? 'it did not come about in time');
+    }
+    if ((!isPatient && wish.stubborn !== true) || (said !== undefined && isFinal(said))) {
+      return came('refused', said?.sentence ?? 'refused');
+    }
     if (seen !== undefined && !wish.isBefore(seen)) {
-      return came('lost', 'nobody answered, and the machine is neither as before nor as it should be');
+      return came('lost', `${said?.sentence ?? 'nobody answered'}, and it is neither as before nor as it should be`);
     }
     await clock.sleep(Math.min(POLL_MAX_MS, Math.max(1, endMs - clock.nowMs())), signal);
   }
   const result = said?.kind === 'refused' ? 'refused' : 'lost';
   return came(result, `${said?.sentence ?? 'nobody answered'}, asked ${ACT_TRIES} times`);
 }
+
+const isDevice = (a: Action): boolean => a.do === 'add-dimm' || a.do === 'remove-dimm';

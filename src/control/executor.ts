@@ -41,7 +41,7 @@ import { actAndConfirm, type Came, look } from './act.ts';
 import { allHold, decide, isUnderWay } from './decide.ts';
 import type { Clock, Host, HostFailure, HostInfo } from './host.ts';
 import type { ExecutionEnd, JournalEntry, JournalSink, StepResult } from './journal.ts';
-import { Replay, replay, type StepState } from './journal-replay.ts';
+import { Replay, replay, type StepState, type UnitState } from './journal-replay.ts';
 import { decodeJournal, JournalEncoder, type JournalProblem } from './journal-text.ts';
 import type { Lock } from './lock.ts';
 import { differences, EXIT_OF, type ExecutionReport, type Left, type StepReport, type UnitReport } from './report.ts';
@@ -202,62 +202,53 @@ class Execution {
   // --------------------------------------------------------------------------------------------------------- the loop
 
   async toTheEnd(): Promise<ExecutionReport> {
-    const { units } = this.#state.plan;
-    let short: string | undefined;
-    for (const [k, unit] of units.entries()) {
-      const state = this.#state.units[k];
-      assert(state !== undefined, 'a unit without a state', { unit: k });
-      if (state.finished === undefined) {
-        const begun = state.unwinding ?? this.#failedBefore(unit);
-        let gaveUp: GiveUp | undefined = begun ?? (await this.#forward(unit, k));
-        // A last step that cannot be undone may turn out to have happened while its unit was being given up.
-        if (gaveUp !== undefined && state.finished === undefined && !(await this.#unwind(unit, k, gaveUp))) {
-          return this.#end(gaveUp);
-        }
-        if (state.finished === undefined) await this.#finish(unit, k);
-        else if (gaveUp?.end !== 'interrupted') gaveUp = undefined;
-        if (gaveUp?.end === 'interrupted') return this.#end(gaveUp);
+    for (const [k, unit] of this.#state.plan.units.entries()) {
+      if (this.#unit(k).finished !== undefined) continue;
+      const why = this.#failedBefore(unit, k) ?? (await this.#forward(unit));
+      if (why !== undefined && !this.#isShort(unit)) {
+        const finishedAfterAll = await this.#unwind(unit, k, why);
+        if (!finishedAfterAll) return this.#end(why);
       }
-      if (state.finished?.whole === false) short ??= `${unit.name}: ${state.finished.reached}`;
+      await this.#finish(unit, k);
+      if (why?.end === 'interrupted') return this.#end(why);
     }
-    const reached = units.map((u, k) => this.#state.units[k]?.finished?.reached ?? u.reaches);
-    if (short !== undefined) return this.#end({ end: 'partial', sentence: short });
-    return this.#end({ end: 'done', sentence: reached.length === 0 ? 'there was nothing to do' : reached.join('; ') });
+    return this.#end();
   }
 
-  /** An executor that died between a failure and the first step back: the failure is in the journal. */
-  #failedBefore(unit: Unit): GiveUp | undefined {
-    const isShort = unit.steps.some((s) => this.#state.stateOf(s).result === 'short');
+  /** What an earlier executor said before it died: that it gives the unit up, or a failure that leads there. */
+  #failedBefore(unit: Unit, k: number): GiveUp | undefined {
+    const { unwinding } = this.#unit(k);
+    if (unwinding !== undefined) return unwinding;
     for (const step of unit.steps) {
       const { result, sentence } = this.#state.stateOf(step);
-      if (result === undefined || result === 'done' || result === 'already' || result === 'short') continue;
-      if (step.bestEffort === true || isShort) continue;
-      return giveUp(step, result, sentence);
+      if (result !== undefined && !this.#mayGoOn(unit, step, result)) return giveUp(step, result, sentence);
     }
     return undefined;
   }
 
   /** The unit's steps, one after the other. @returns why it is given up; undefined: all are done */
-  async #forward(unit: Unit, k: number): Promise<GiveUp | undefined> {
+  async #forward(unit: Unit): Promise<GiveUp | undefined> {
+    const { signal } = this.#options;
     for (const step of unit.steps) {
       const state = this.#state.stateOf(step);
       if (state.result !== undefined) continue;
-      if (this.#options.signal.aborted) return this.#interrupted(unit, k);
-      const isShort = unit.steps.some((s) => this.#state.stateOf(s).result === 'short');
+      if (signal.aborted) return INTERRUPTED;
       const result = await this.#step(step, state);
-      if (this.#mute !== undefined) return { end: 'failed', sentence: this.#mute.sentence };
-      if (result === 'done' || result === 'already') continue;
-      if (result === 'cancelled' || this.#options.signal.aborted) return this.#interrupted(unit, k);
-      if (result === 'short' || step.bestEffort === true || isShort) continue;
-      return giveUp(step, result, state.sentence);
+      if (this.#mute !== undefined) return { end: 'failed', sentence: 'nothing more was begun' };
+      if (result === 'cancelled' || (result === 'short' && signal.aborted)) return INTERRUPTED;
+      if (!this.#mayGoOn(unit, step, result)) return giveUp(step, result, state.sentence);
     }
     return undefined;
   }
 
-  /** Ctrl-C. A unit that keeps what it reached is finished with that. */
-  async #interrupted(unit: Unit, k: number): Promise<GiveUp> {
-    if (unit.steps.some((s) => this.#state.stateOf(s).result === 'short')) await this.#finish(unit, k);
-    return { end: 'interrupted', sentence: 'interrupted' };
+  #isShort(unit: Unit): boolean {
+    return unit.steps.some((s) => this.#state.stateOf(s).result === 'short');
+  }
+
+  /** After a step that stopped short the rest of the unit is done as far as it can be. */
+  #mayGoOn(unit: Unit, step: Step, result: StepResult): boolean {
+    if (result === 'done' || result === 'already' || result === 'short') return true;
+    return result !== 'cancelled' && (step.bestEffort === true || this.#isShort(unit));
   }
 
   async #step(step: Step, state: StepState): Promise<StepResult> {
@@ -290,12 +281,13 @@ class Execution {
     }
     const came = await actAndConfirm(this.#host, this.#clock, {
       action: step.action,
-      isDone: (x) => allHold(step.effect, x),
-      isBefore: (x) => allHold(step.expect, x) || decide(step, x) === 'redo',
+      ...(step.effect.length === 0 ? {} : { isDone: (x: Observation) => allHold(step.effect, x) }),
+      isBefore: (x) => decide(step, x) === 'redo',
       isUnderWay: (x) => isUnderWay(step.action, x),
       deadlineMs: step.deadlineMs,
       signal: this.#options.signal,
       asked,
+      brief: step.bestEffort === true,
       onWait: (waitedMs) => this.#waiting(step, step.title, waitedMs),
     });
     const kept = came.result === 'deadline' || came.result === 'cancelled' || came.result === 'lost';
@@ -322,77 +314,92 @@ class Execution {
 
   // ------------------------------------------------------------------------------------------------------ the way back
 
-  /** @returns true when the unit is finished after all */
+  /** Puts back what the unit did. @returns true when its last step, which nothing undoes, has happened after all */
   async #unwind(unit: Unit, k: number, why: GiveUp): Promise<boolean> {
-    const state = this.#state.units[k];
-    if (state?.unwinding === undefined)
-      await this.log({ kind: 'unwind', unit: k, end: why.end, sentence: why.sentence });
-    const touched = unit.steps.filter((s) => this.#state.stateOf(s).before !== undefined).reverse();
-    for (const step of touched) {
+    const touched = unit.steps.filter((s) => this.#state.stateOf(s).before !== undefined);
+    if (touched.length === 0) return false;
+    if (this.#unit(k).unwinding === undefined) await this.log({ kind: 'unwind', unit: k, ...why });
+    for (const step of touched.toReversed()) {
       if (await this.#stepBack(step)) return true;
     }
-    // The last word: all steps of the unit together, since one way back may have changed what another had put right.
+    // The last word is one observation of all steps together: one way back may have changed what another had put right.
     const seen = await this.#look(this.#clock.nowMs() + UNDO_FLOOR_MS);
-    for (const step of touched.toReversed()) {
-      const { before = [], undo } = this.#state.stateOf(step);
-      const wrong = before.filter((c) => !seen.ok || holds(c, seen.value) !== true);
-      if (wrong.length === 0) {
-        this.#undone.add(step.n);
-        continue;
-      }
-      const sentence = wrong
-        .map((c) => (seen.ok ? sayWrong(c, seen.value) : `not known: ${seen.error.sentence}`))
-        .join('; ');
-      const open = (undo ?? []).filter((a) => !seen.ok || isReached(a, seen.value) !== true);
-      const commands = (open.length > 0 ? open : (undo ?? [])).map(commandFor);
-      this.#left.push({ step: step.n, sentence, commands });
+    for (const step of touched) {
+      const left = this.#leftOf(step, seen);
+      if (left === undefined) this.#undone.add(step.n);
+      else this.#left.push(left);
     }
     return false;
+  }
+
+  #leftOf(step: Step, seen: Result<Observation, HostFailure>): Left | undefined {
+    const { before = [], undo = [] } = this.#state.stateOf(step);
+    if (!seen.ok) {
+      const sentence = `nobody knows whether ${before.map(sayCondition).join(' and ')}: ${seen.error.sentence}`;
+      return { step: step.n, sentence, commands: undo.map(commandFor) };
+    }
+    const o = seen.value;
+    const wrong = before.filter((c) => holds(c, o) !== true);
+    if (wrong.length === 0) return undefined;
+    const open = undo.filter((a) => isReached(a, o) !== true);
+    return {
+      step: step.n,
+      sentence: wrong.map((c) => sayWrong(c, o)).join('; '),
+      commands: [...stuckIn(open, o), ...(open.length > 0 ? open : undo).map(commandFor)],
+    };
   }
 
   /** One step is put back. @returns true when it turns out to have happened, and to be the end of its unit */
   async #stepBack(step: Step): Promise<boolean> {
     const { before = [], undo } = this.#state.stateOf(step);
-    const seen = await this.#look(this.#clock.nowMs() + UNDO_FLOOR_MS);
-    if (undo === undefined) {
-      // It cannot be undone, so it is the last of its unit: either it has not happened, or the unit is done.
-      if (seen.ok && !allHold(before, seen.value)) {
-        const came = await actAndConfirm(this.#host, this.#clock, {
-          action: step.action,
-          isDone: (x) => allHold(step.effect, x) || allHold(before, x),
-          isBefore: () => false,
-          isUnderWay: () => true,
-          deadlineMs: Math.max(UNDO_FLOOR_MS, step.deadlineMs),
-          asked: true,
-          onWait: (waitedMs) => this.#waiting(step, step.title, waitedMs),
-        });
-        if (came.seen !== undefined && allHold(step.effect, came.seen)) {
-          await this.#outcome(step, { result: 'done', sentence: 'seen, late', evidence: came.evidence });
-          return true;
-        }
-      }
-      return false;
-    }
-    for (const action of undo) {
+    if (undo === undefined) return this.#wasItDone(step, before);
+    for (const [k, action] of undo.entries()) {
+      const isLast = k === undo.length - 1;
       const now = await this.#look(this.#clock.nowMs() + UNDO_FLOOR_MS);
-      if (now.ok && isReached(action, now.value) === true && allHold(before, now.value)) continue;
-      if (now.ok && isReached(action, now.value) === true && undo.length > 1) continue;
+      const isSo = now.ok && isReached(action, now.value) === true;
+      if (isSo && (!isLast || allHold(before, now.value))) continue;
       await this.log({ kind: 'undo', step: step.n, action });
-      const last = action === undo[undo.length - 1];
-      const came = await this.#back(step, action, last ? before : undefined);
+      const came = await this.#back(step, action, { asked: isSo, ...(isLast ? { before } : {}) });
       await this.log({ kind: 'undone', step: step.n, ok: came.result === 'done', sentence: came.sentence });
     }
     return false;
   }
 
+  /**
+   * Of a step that nothing undoes, and that is the last of its unit: it has not happened, or the unit is done. An eject that
+   * was asked for and not refused may still be in front of the guest, and would take the blocks away from under the way
+   * back: it is given time while all of them are offline.
+   */
+  async #wasItDone(step: Step, before: readonly Condition[]): Promise<boolean> {
+    if (this.#state.stateOf(step).result === 'refused') return false;
+    const came = await actAndConfirm(this.#host, this.#clock, {
+      action: step.action,
+      isDone: (x) => allHold(step.effect, x),
+      isBefore: (x) => !allHold(before, x), // never a second time: it is on its way, or forgotten
+      isUnderWay: () => true,
+      deadlineMs: UNDO_FLOOR_MS,
+      asked: true,
+      onWait: (waitedMs) => this.#waiting(step, step.title, waitedMs),
+    });
+    if (came.result !== 'done') return false;
+    await this.#outcome(step, { result: 'done', sentence: 'seen, late', evidence: came.evidence });
+    return true;
+  }
+
   /** An action of the way back: cannot be interrupted, and does not take the first no. */
-  #back(step: Step, action: Action, before?: readonly Condition[]): Promise<Came> {
+  #back(
+    step: Step,
+    action: Action,
+    how: { readonly before?: readonly Condition[]; readonly asked?: boolean } = {},
+  ): Promise<Came> {
+    const { before = [], asked = false } = how;
     return actAndConfirm(this.#host, this.#clock, {
       action,
-      isDone: (x) => isReached(action, x) === true && (before === undefined || allHold(before, x)),
+      isDone: (x) => isReached(action, x) === true && allHold(before, x),
       isBefore: () => true,
       isUnderWay: (x) => isUnderWay(action, x),
       deadlineMs: Math.max(UNDO_FLOOR_MS, step.deadlineMs),
+      asked,
       stubborn: true,
       onWait: (waitedMs) => this.#waiting(step, sayAction(action), waitedMs),
     });
@@ -410,23 +417,29 @@ class Execution {
     await this.log({ kind: 'unit', unit: k, reached, reachedBytes, whole: shorts.length === 0 });
   }
 
-  async #end(why: GiveUp): Promise<ExecutionReport> {
-    const finished = this.#state.units.some((u) => u.finished !== undefined);
-    let { end, sentence } = why;
+  /** The last line. @param why  of a unit that was given up; undefined: all are finished */
+  async #end(why?: GiveUp): Promise<ExecutionReport> {
+    const { end, sentence } = this.#verdict(why);
+    await this.log({ kind: 'end', end, sentence, reachedBytes: this.#state.reachedBytes });
+    const mute = this.#mute === undefined ? '' : `; the journal could not be written: ${this.#mute.sentence}`;
+    return this.report(end, `${sentence}${mute}`);
+  }
+
+  #verdict(why: GiveUp | undefined): GiveUp {
+    const reached = this.#state.units.flatMap((u) => (u.finished === undefined ? [] : [u.finished.reached]));
+    if (why === undefined) {
+      const isWhole = this.#state.units.every((u) => u.finished?.whole === true);
+      const sentence = reached.length === 0 ? 'there was nothing to do' : reached.join('; ');
+      return { end: isWhole ? 'done' : 'partial', sentence };
+    }
+    const stays = reached.length === 0 ? '' : `${reached.join('; ')}; then `;
     if (this.#left.length > 0) {
-      end = 'failed';
       const left = this.#left.map((l) => l.sentence).join('; ');
-      sentence = `${why.sentence}; the way back did not come to its end: ${left}`;
-    } else if (finished && end !== 'done' && end !== 'interrupted' && this.#mute === undefined) {
-      end = 'partial';
+      return { end: 'failed', sentence: `${stays}${why.sentence}; not everything could be put back: ${left}` };
     }
-    const { reachedBytes } = this.#state;
-    if (this.#mute !== undefined) {
-      end = 'failed';
-      sentence = `the journal cannot be written (${this.#mute.sentence}); what was under way is undone`;
-    }
-    await this.log({ kind: 'end', end, sentence, reachedBytes });
-    return this.report(end, sentence);
+    const undone = `${stays}${why.sentence}; what was under way is undone`;
+    if (this.#mute !== undefined) return { end: 'failed', sentence: undone };
+    return { end: reached.length > 0 && why.end !== 'interrupted' ? 'partial' : why.end, sentence: undone };
   }
 
   report(end: ExecutionEnd, sentence: string): ExecutionReport {
@@ -455,6 +468,12 @@ class Execution {
     return this.#mute === undefined;
   }
 
+  #unit(k: number): UnitState {
+    const state = this.#state.units[k];
+    assert(state !== undefined, 'a unit without a state', { unit: k });
+    return state;
+  }
+
   #look(untilMs: number, signal?: AbortSignal): Promise<Result<Observation, HostFailure>> {
     return look(this.#host, this.#clock, untilMs, signal);
   }
@@ -470,6 +489,16 @@ const ENDS: Readonly<Partial<Record<StepResult, ExecutionEnd>>> = {
   cancelled: 'interrupted',
   stale: 'stale',
 };
+
+const INTERRUPTED: GiveUp = { end: 'interrupted', sentence: 'interrupted' };
+
+/** A block that is going-offline has a writer: a signal to it is what ends the offline (lab fact 5). */
+const stuckIn = (undo: readonly Action[], o: Observation): string[] =>
+  undo.flatMap((a) =>
+    a.do === 'online-block' && o.blocks.some((b) => b.id === a.block && b.state === 'going-offline')
+      ? [`fuser -k -INT /sys/devices/system/memory/memory${a.block}/state`]
+      : [],
+  );
 
 const giveUp = (step: Step, result: StepResult, sentence: string): GiveUp => ({
   end: ENDS[result] ?? 'failed',
@@ -549,7 +578,7 @@ function reportOf(
   const { end, sentence, left = [], undone = new Set(), dryRun } = said;
   const isLeft = (n: number): boolean => left.some((l) => l.step === n);
   const units = state.plan.units.map((unit, k): UnitReport => {
-    const { finished, unwinding } = state.units[k] ?? {};
+    const { finished } = state.units[k] ?? {};
     const steps = unit.steps.map((step): StepReport => {
       const s = state.stateOf(step);
       const would =
@@ -576,7 +605,7 @@ function reportOf(
           : 'short'
         : unit.steps.some((s) => isLeft(s.n))
           ? 'left'
-          : begun || unwinding !== undefined
+          : begun
             ? 'undone'
             : 'not-begun';
     return {

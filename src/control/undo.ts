@@ -5,6 +5,7 @@
 //                         block 34 is online in Normal, DMA32, ...                online_kernel
 //   online-block 34       block 34 is offline                                     offline
 //   add-dimm              no such DIMM, none of its blocks                        offline each of its blocks, remove it
+//                         (what is so already is nobody's to undo: a DIMM of that id, an online block)
 //   remove-dimm           the DIMM is plugged                                     add it again, where it was
 //   resize-virtio-mem     requested and size as they are                          the request as it was
 //   balloon               as much as it leaves now                                the same
@@ -42,10 +43,11 @@ export function beforeOf(action: Action, o: Observation): Condition[] {
     case 'add-dimm': {
       const own = blocksWithin(o, action.addr, action.bytes);
       const [first, last] = [own[0], own[own.length - 1]];
-      const there = o.blocks.some((b) => own.includes(b.id));
+      const anyBlock = o.blocks.some((b) => own.includes(b.id));
       const blocks: Condition[] =
-        there || first === undefined || last === undefined ? [] : [{ is: 'blocks', first, last, present: false }];
-      return [{ is: 'dimm', id: action.id, present: false }, ...blocks];
+        anyBlock || first === undefined || last === undefined ? [] : [{ is: 'blocks', first, last, present: false }];
+      const isThere = o.hypervisor?.dimms.some((d) => d.id === action.id) === true;
+      return [{ is: 'dimm', id: action.id, present: isThere }, ...blocks];
     }
     case 'remove-dimm':
       return [{ is: 'dimm', id: action.id, present: true }];
@@ -84,9 +86,12 @@ export function undoOf(step: Step, o: Observation): Action[] | undefined {
       const zone = b.zone === undefined ? (planned?.zone ?? 'default') : wordOfZone(b.zone);
       return [{ do: 'online-block', block: b.id, zone }];
     }
-    case 'online-block':
-      return [{ do: 'offline-block', block: action.block }];
+    case 'online-block': {
+      const b = o.blocks.find((x) => x.id === action.block);
+      return b === undefined || b.state !== 'offline' ? [] : [{ do: 'offline-block', block: b.id }];
+    }
     case 'add-dimm':
+      if (o.hypervisor?.dimms.some((d) => d.id === action.id) === true) return [];
       return [
         ...blocksWithin(o, action.addr, action.bytes).map((block): Action => ({ do: 'offline-block', block })),
         { do: 'remove-dimm', id: action.id, memdev: action.memdev },
