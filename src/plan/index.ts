@@ -1,5 +1,6 @@
 // dimmer/plan: what could be done to a machine, compared by doing it on forks of its twin; and the plan that does it.
 
+export { type ContiguousGoal, planContiguous } from './contiguous.ts';
 export { HELPS, type Help } from './help.ts';
 export {
   type BlockSeen,
