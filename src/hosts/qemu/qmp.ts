@@ -163,7 +163,10 @@ export class QmpMonitor implements Monitor {
       left(),
       (why) => (why === 'cancelled' ? this.closed() : this.noGreeting()),
       (settle) => {
-        greeted = (line) => settle(checkGreeting(this.name, line));
+        greeted = (line) => {
+          greeted = undefined; // what follows waits until the capabilities are asked for
+          settle(checkGreeting(this.name, line));
+        };
         cut = (sentence) => settle(err({ kind: 'unreachable', sentence: `${sentence} before it greeted` }));
         const first = early.shift();
         if (first !== undefined) greeted(first);
