@@ -12,9 +12,11 @@ import { expectExit, sourceOf } from './dimmer.ts';
 import { describeQemu, GIB } from './guest.ts';
 
 const LOAD = `
-  load churn 40 16
-  load dentries /tmp 12000
-  load dentries /mnt/disk 3000
+  mkdir -p /tmp/near /tmp/far
+  load churn 30 16
+  load dentries /tmp/near 4000 0
+  load dentries /tmp/far 4000 1
+  load dentries /mnt/disk 2000
   for i in $(seq 24); do dd if=/dev/zero of=/mnt/disk/file$i bs=1M count=8 2>/dev/null; done
   for i in $(seq 12); do dd if=/dev/zero of=/tmp/file$i bs=1M count=8 2>/dev/null; done
   for i in $(seq 1 3 24); do rm /mnt/disk/file$i; done
@@ -36,7 +38,7 @@ describeQemu({ name: 'verdicts', memoryMb: 4096, diskMb: 1024 }, (booted) => {
     await guest.addOnlineDimm({ id: 'kernel0', bytes: GIB, node: 0, word: 'online_kernel' });
     const loading = performance.now();
     await guest.text(LOAD);
-    await guest.hold('sleepers 60');
+    await guest.hold('sleepers 40');
     await guest.hold('anon 300 1 nothp');
     await guest.hold('anon 200');
     console.log(`verdicts: loaded in ${((performance.now() - loading) / 1000).toFixed(1)} s`);
