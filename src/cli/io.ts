@@ -25,8 +25,15 @@ export type Io = {
   readonly later?: (code: Promise<number>) => void;
   /** Captures of live machines that have been fetched, by the name that --from gives them; see live-source.ts. */
   readonly live?: ReadonlyMap<string, Capture>;
-  /** Connects to a guest by that name. Absent where none can be reached; needs `later`. */
-  readonly openHost?: (source: string) => Result<Host, Complaint>;
+  /**
+   * Connects to a guest by that name, or to this machine ("host"). Absent where none can be reached; needs `later`.
+   * `apply`: this machine may be written to.
+   */
+  readonly openHost?: (source: string, how?: { readonly apply: boolean }) => Result<Host, Complaint>;
+  /** Asks whoever sits at the terminal, and waits for a line; undefined: they have gone. Absent without a terminal. */
+  readonly ask?: (question: string) => Promise<string | undefined>;
+  /** Calls `run` on the first Ctrl-C, unless the function that it returns is called before; the next one ends the process. */
+  readonly onInterrupt?: (run: () => void) => () => void;
 };
 
 /** COLUMNS wins, as everywhere; undefined means: as wide as it takes. */

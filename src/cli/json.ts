@@ -4,6 +4,7 @@
 // A change that could break a reader raises the version of that kind; a new property does not.
 
 export const JSON_VERSIONS = Object.freeze({
+  apply: 1,
   check: 1,
   doctor: 1,
   explain: 1,

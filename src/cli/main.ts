@@ -4,6 +4,7 @@
 // A reader that stops reading (| head) ends the output, not the program with a stack trace. A bug shows its own sentence,
 // and its stack when DIMMER_DEBUG is set. Ctrl-C: the shell sees 130; it is caught only by what has something to end first.
 
+import * as readline from 'node:readline';
 import { EXIT } from './exit-code.ts';
 import { openLiveHost } from './live-hosts.ts';
 import { runProgram } from './program.ts';
@@ -22,6 +23,18 @@ const fail = (e: unknown): void => {
   process.exitCode = EXIT.FAILED;
 };
 
+/** The question goes to stderr: stdout may be a file. Ctrl-C and Ctrl-D are no answer. */
+const askTerminal = (question: string): Promise<string | undefined> =>
+  new Promise((resolve) => {
+    const prompt = readline.createInterface({ input: process.stdin, output: process.stderr });
+    prompt.once('close', () => resolve(undefined));
+    prompt.once('SIGINT', () => prompt.close());
+    prompt.question(question, (answer) => {
+      resolve(answer);
+      prompt.close();
+    });
+  });
+
 try {
   process.exitCode = runProgram(process.argv.slice(2), {
     out: (text) => process.stdout.write(text),
@@ -32,7 +45,21 @@ try {
     columns: process.stdout.columns,
     platform: process.platform,
     now: () => new Date(),
-    openHost: (source) => openLiveHost(source),
+    openHost: openLiveHost,
+    ...(process.stdin.isTTY === true ? { ask: askTerminal } : {}),
+    onInterrupt: (run) => {
+      const signals = ['SIGINT', 'SIGTERM'] as const;
+      const off = (): void => {
+        for (const s of signals) process.off(s, first);
+      };
+      // Once: the next one ends the process, as ever.
+      const first = (): void => {
+        off();
+        run();
+      };
+      for (const s of signals) process.on(s, first);
+      return off;
+    },
     later: (promise) => {
       promise.then((code) => {
         process.exitCode = code;

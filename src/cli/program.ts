@@ -8,6 +8,7 @@
 // (`shell`), and every command on a guest, whose capture is fetched first (live-source.ts).
 
 import { Command, CommanderError } from 'commander';
+import { addApply } from './apply-command.ts';
 import { addCapture } from './capture-command.ts';
 import { addCheck } from './check-command.ts';
 import { addCompletion } from './completion-command.ts';
@@ -78,7 +79,7 @@ function runOnce(argv: readonly string[], io: Io): number {
 Targets are typed: block:32-39, range:0x100000000-0x13fffffff, node:1, zone:1/Normal, dimm:0, size:4G.
 Sources (--from): a file or a directory; host (this machine, as without); qemu:QMP_SOCKET,agent=SOCKET, libvirt:DOMAIN, proxmox:VMID.
 Exit codes: 0 done; 1 failed; 2 usage, or an unreadable source; 3 not feasible; 4 unsupported; 124 deadline; 130 interrupted.
-dimmer never writes to /sys or /proc.
+Only dimmer apply changes a machine; everything else never writes to /sys or /proc.
 
 Examples:
   sudo dimmer check                  what could this machine give back?
@@ -94,6 +95,7 @@ Examples:
     addExplain,
     addDoctor,
     addPlan,
+    addApply,
     addMap,
     addLs,
     addCapture,

@@ -7,9 +7,10 @@ import { describe, expect, it } from 'vitest';
 import { JSON_VERSIONS, type JsonKind } from '../../src/cli/json.ts';
 import { ROOT } from '../support/source-files.ts';
 import { BUSY_DIMM, DEMO, runCli, unpacked } from './run-cli.ts';
+import { closed } from './schema.ts';
 
-/** Kinds that tell of a machine that exists; `sim` and `pool` have tests of their own. */
-const COMMANDS: Readonly<Record<Exclude<JsonKind, 'sim' | 'pool'>, readonly (readonly string[])[]>> = {
+/** Kinds that tell of a machine that exists; `apply`, `pool` and `sim` have tests of their own. */
+const COMMANDS: Readonly<Record<Exclude<JsonKind, 'apply' | 'pool' | 'sim'>, readonly (readonly string[])[]>> = {
   check: [['check'], ['check', 'size:512M'], ['check', '-a', 'node:0'], ['check', 'block:0']],
   explain: [
     ['explain', 'node:0'],
@@ -38,14 +39,6 @@ const COMMANDS: Readonly<Record<Exclude<JsonKind, 'sim' | 'pool'>, readonly (rea
 
 const schemaOf = (kind: string): object =>
   JSON.parse(readFileSync(join(ROOT, `docs/formats/${kind}.schema.json`), 'utf8')) as object;
-
-/** The same schema, but closed: what it does not name is an error. */
-function closed(schema: unknown): unknown {
-  if (Array.isArray(schema)) return schema.map(closed);
-  if (typeof schema !== 'object' || schema === null) return schema;
-  const copy = Object.fromEntries(Object.entries(schema).map(([k, v]) => [k, closed(v)]));
-  return copy.type === 'object' && 'properties' in copy ? { ...copy, additionalProperties: false } : copy;
-}
 
 describe('JSON', () => {
   for (const [kind, commands] of Object.entries(COMMANDS)) {
