@@ -1,6 +1,7 @@
 // dimmer/plan: what could be done to a machine, compared by doing it on forks of its twin; and the plan that does it.
 
 export { type ContiguousGoal, planContiguous } from './contiguous.ts';
+export { addGoal, removeGoal, resizeGoal, sizeWord } from './goal.ts';
 export { HELPS, type Help } from './help.ts';
 export {
   type BlockSeen,

@@ -17,10 +17,13 @@
 
 import { formatSize, plural } from '#base/format';
 import { err, ok, type Result } from '#base/result';
-import { type BlockSeen, blocksWithin, type DimmSeen } from './observation.ts';
+import { tooLittleLeft } from './givers.ts';
+import { type BlockSeen, blocksWithin, type DimmSeen, type VirtioMemSeen } from './observation.ts';
 import type { Goal, Plan, Rejected } from './plan.ts';
 import { can, type Outcome, type PlanInput, type PlanOptions, planOf, twoLooks, type UnitDraft } from './plan-input.ts';
+import { chooseRemoval, outcomeOf } from './plan-remove-size.ts';
 import { dimmUnit, offlineUnit, type Tried } from './plan-remove-unit.ts';
+import { shrinkUnit, tryShrink } from './plan-virtio-mem.ts';
 import { Rehearsal } from './rehearsal.ts';
 import { sumMs, sumPages } from './steps.ts';
 
@@ -29,12 +32,17 @@ type RemoveGoal = Extract<Goal, { verb: 'remove' }>;
 /** What a target comes to: tried one after the other, each for itself. */
 type Wanted =
   | { readonly kind: 'dimm'; readonly dimm: DimmSeen }
+  | { readonly kind: 'virtio-mem'; readonly device: VirtioMemSeen }
   | { readonly kind: 'blocks'; readonly name: string; readonly ids: readonly number[] };
 
 export function planRemove(goal: RemoveGoal, input: PlanInput, options: PlanOptions = {}): Plan {
   const infeasible = (summary: string): Plan => planOf(goal, input, { feasible: false, summary });
   const changed = twoLooks(input);
   if (changed !== undefined) return infeasible(changed);
+  if (goal.bytes !== undefined) {
+    const outcome = outcomeOf(goal.target, goal.bytes, chooseRemoval(input, options, goal.bytes));
+    return planOf(goal, input, { ...outcome, warnings: [...sayPicture(input), ...(outcome.warnings ?? [])] });
+  }
   const wanted = wantedOf(goal.target, input);
   if (!wanted.ok) return infeasible(wanted.error);
   const cannot = hostCannot(input, wanted.value);
@@ -45,26 +53,41 @@ export function planRemove(goal: RemoveGoal, input: PlanInput, options: PlanOpti
   const units: UnitDraft[] = [];
   const rejected: Rejected[] = [];
   for (const w of wanted.value) {
-    const tried: Tried =
-      w.kind === 'dimm' ? dimmUnit(input, options, now, w.dimm) : offlineUnit(input, options, now, w);
+    const tried = tryOut(input, options, now, w);
     if (tried.unit === undefined) {
       rejected.push(...tried.rejected);
       continue;
     }
-    const spare = tried.after.toSpare();
-    if (spare !== undefined && spare < 0) {
-      const reason = `it would leave ${formatSize(-spare)} less free memory than the high watermarks ask for`;
-      if (options.force !== true) {
-        rejected.push({ name: tried.unit.name, reason });
-        continue;
-      }
-      warnings.push(`${tried.unit.name}: ${reason}: expect reclaim, and the OOM killer`);
+    const short = tried.unit.steps.length === 0 ? undefined : tooLittleLeft(tried.after);
+    if (short !== undefined && options.force !== true) {
+      rejected.push({ name: tried.unit.name, reason: short });
+      continue;
     }
+    if (short !== undefined) warnings.push(`${tried.unit.name}: ${short}: expect reclaim, and the OOM killer`);
     warnings.push(...tried.doubts.map((d) => `${tried.unit.name}: ${d}`));
     if (tried.unit.steps.length > 0) units.push(tried.unit);
     now = tried.after;
   }
   return planOf(goal, input, { ...summaryOf(goal.target, units, rejected), warnings, units, rejected });
+}
+
+function tryOut(input: PlanInput, options: PlanOptions, now: Rehearsal, w: Wanted): Tried {
+  switch (w.kind) {
+    case 'dimm':
+      return dimmUnit(input, options, now, w.dimm);
+    case 'blocks':
+      return offlineUnit(input, options, now, w);
+    case 'virtio-mem': {
+      const { device } = w;
+      const shrink = tryShrink(input, now, device, device.size);
+      if (shrink.bytes === device.size)
+        return { unit: shrinkUnit(device, shrink.bytes, shrink.pages), after: shrink.after, doubts: [] };
+      const reason = `${formatSize(shrink.bytes)} of ${formatSize(device.size)} can be unplugged: ${shrink.stoppedBy}`;
+      const forced = shrinkUnit(device, device.size, shrink.pages);
+      if (options.force === true) return { unit: forced, after: shrink.after, doubts: [reason] };
+      return { unit: undefined, rejected: [{ name: `virtio-mem:${device.id}`, reason }] };
+    }
+  }
 }
 
 // ---------------------------------------------------------------------------------------------------------- targets
@@ -107,17 +130,24 @@ const sameBlocks = (a: readonly number[], b: readonly number[]): boolean =>
 
 /** One sentence when the host has no way to do what the target needs. */
 function hostCannot(input: PlanInput, wanted: readonly Wanted[]): string | undefined {
-  if (!can(input, 'offline-block')) return `${input.host.name} cannot take memory blocks offline`;
-  const dimm = wanted.find((w) => w.kind === 'dimm');
-  if (dimm === undefined || can(input, 'remove-dimm')) return undefined;
-  return `${input.host.name} cannot remove a DIMM`;
+  const { name } = input.host;
+  const some = (kind: Wanted['kind']): boolean => wanted.some((w) => w.kind === kind);
+  if ((some('blocks') || some('dimm')) && !can(input, 'offline-block'))
+    return `${name} cannot take memory blocks offline`;
+  if (some('dimm') && !can(input, 'remove-dimm')) return `${name} cannot remove a DIMM`;
+  if (some('virtio-mem') && !can(input, 'resize-virtio-mem')) return `${name} cannot resize a virtio-mem device`;
+  return undefined;
 }
 
+/** What the picture lacks. */
+const sayPicture = ({ twin }: PlanInput): string[] =>
+  twin.level === 'pages'
+    ? []
+    : ['page flags were not readable: what is planned rests on zones alone, and nothing was tried'];
+
 function warningsFor(target: string, input: PlanInput, wanted: readonly Wanted[]): string[] {
-  const { observation: o, twin } = input;
-  const out: string[] = [];
-  if (twin.level === 'counters')
-    out.push('page flags were not readable: what is planned rests on zones alone, and nothing was tried');
+  const { observation: o } = input;
+  const out = sayPicture(input);
   const offlineOnly = new Set(wanted.flatMap((w) => (w.kind === 'blocks' ? w.ids : [])));
   if (offlineOnly.size === 0) return out;
   const covered = (o.hypervisor?.dimms ?? []).find((d) =>

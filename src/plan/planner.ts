@@ -6,13 +6,25 @@
 // Pure: the same twin, observation and goal give the same plan. A goal that cannot be reached gives a plan, too: `feasible`
 // is false, `summary` says why, `rejected` names each thing that stands in the way.
 
+import { unreachable } from '#base/assert';
 import type { Goal, Plan } from './plan.ts';
+import { planAdd } from './plan-add.ts';
 import type { PlanInput, PlanOptions } from './plan-input.ts';
 import { planRemove } from './plan-remove.ts';
+import { planResize } from './plan-resize.ts';
 
-export type PlannedGoal = Extract<Goal, { verb: 'remove' }>;
+export type PlannedGoal = Extract<Goal, { verb: 'remove' | 'add' | 'resize' }>;
 
 /** @returns a plan whatever happens; see `feasible`. Cost: some milliseconds for each block that is tried. */
 export function plan(goal: PlannedGoal, input: PlanInput, options: PlanOptions = {}): Plan {
-  return planRemove(goal, input, options);
+  switch (goal.verb) {
+    case 'remove':
+      return planRemove(goal, input, options);
+    case 'add':
+      return planAdd(goal, input, options);
+    case 'resize':
+      return planResize(goal, input, options);
+    default:
+      return unreachable(goal);
+  }
 }

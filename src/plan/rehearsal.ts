@@ -36,15 +36,21 @@ export class Rehearsal {
     return this.#judge.judge(toBlockId(id));
   }
 
-  /** Takes a block offline, as far as it goes. @returns undefined for a block that the twin does not have. Cost: a copy or two */
-  offline(id: number): Rehearsed | undefined {
+  /**
+   * Takes a block offline, as far as it goes. Cost: a copy or two.
+   *
+   * @param accept  'yes': one in doubt is left as it is
+   * @returns undefined for a block that the twin does not have
+   */
+  offline(id: number, accept: 'yes' | 'doubtful' = 'doubtful'): Rehearsed | undefined {
     this.#after = undefined;
     const verdict = this.#judge.judge(toBlockId(id));
     if (verdict === undefined) return undefined;
     if (this.machine === undefined) return { verdict, done: verdict.verdict === 'yes' };
     const after = this.#after as Machine | undefined; // set by onDone, which the compiler does not see
-    if (after !== undefined) this.machine.copyFrom(after);
-    return { verdict, done: after !== undefined };
+    if (after === undefined || (accept === 'yes' && verdict.verdict !== 'yes')) return { verdict, done: false };
+    this.machine.copyFrom(after);
+    return { verdict, done: true };
   }
 
   /** Zones that an offline block may go to now; undefined where nothing can be tried. */

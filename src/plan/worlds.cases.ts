@@ -5,9 +5,11 @@ import { err, ok } from '#base/result';
 import type { Capture } from '#capture/capture';
 import { readCapture } from '#hosts/linux/read-capture';
 import type { KernTree } from '#kernfs/source';
-import { toBlockId } from '#mm/index';
+import { type Machine, plugDimm, toBlockId, toNodeId, toPfn } from '#mm/index';
 import { buildTwin, type PagesTwin, type Twin } from '#twin/index';
+import { runOffline } from '#twin/verdict';
 import { type SyntheticWorld, syntheticCapture } from '../../test/support/synthetic-capture.ts';
+import { dropAllCleanCache } from './memmap-budget.ts';
 import { observe, QMP_FILES } from './observation.ts';
 import type { Plan } from './plan.ts';
 import type { PlanInput } from './plan-input.ts';
@@ -130,3 +132,66 @@ export const actionsOf = (p: Plan): string[] =>
       return `${a.do} ${what}`.trim();
     }),
   );
+
+// --------------------------------------------------------------------------------------------------------- execution
+
+/**
+ * A naive executor: does the plan's actions on a fresh fork of the twin, one after the other, and compares each effect that
+ * is about blocks. Clean page cache is dropped when there is no room, as Linux does. @returns the fork, and what went wrong
+ */
+export function executed(input: PlanInput & { readonly twin: PagesTwin }, p: Plan): { m: Machine; wrong: string[] } {
+  const m = input.twin.machine.fork();
+  m.hotplug.settings.autoOnline = input.observation.autoOnline ?? 'offline';
+  const wrong: string[] = [];
+  const sizes = new Map((input.observation.hypervisor?.dimms ?? []).map((d) => [d.id, d]));
+  for (const s of p.units.flatMap((u) => u.steps)) {
+    const { action: a } = s;
+    const failed = (why: string): number => wrong.push(`step ${s.n}, ${s.title}: ${why}`);
+    switch (a.do) {
+      case 'offline-block': {
+        let work = runOffline(m, toBlockId(a.block));
+        if (work.refusal?.reason === 'no-target' && dropAllCleanCache(m) > 0) work = runOffline(m, toBlockId(a.block));
+        if (work.refusal !== undefined) failed(work.refusal.message);
+        break;
+      }
+      case 'online-block': {
+        const done = m.online(toBlockId(a.block), a.zone === 'default' ? 'online' : a.zone);
+        if (!done.ok) failed(done.error.message);
+        break;
+      }
+      case 'add-dimm': {
+        sizes.set(a.id, { ...a, size: a.bytes, slot: 0 });
+        const range = { start: toPfn(a.addr / 4096), end: toPfn((a.addr + a.bytes) / 4096) };
+        let done = plugDimm(m, range, toNodeId(a.node));
+        if (!done.ok && dropAllCleanCache(m) > 0) done = plugDimm(m, range, toNodeId(a.node));
+        if (!done.ok) failed(done.error.message);
+        break;
+      }
+      case 'remove-dimm': {
+        const d = sizes.get(a.id);
+        if (d === undefined) throw new Error(`there is no DIMM ${a.id}`);
+        const done = m.removeMemory({ start: toPfn(d.addr / 4096), end: toPfn((d.addr + d.size) / 4096) });
+        if (!done.ok) failed(done.error.message);
+        break;
+      }
+      case 'auto-online':
+        m.hotplug.settings.autoOnline = a.word;
+        break;
+      default:
+        break; // virtio-mem and the balloon are the hypervisor's: no blocks to compare
+    }
+    for (const c of s.effect) {
+      if (c.is === 'block') {
+        const b = m.block(toBlockId(c.block));
+        if (b?.state !== c.state) failed(`block ${c.block} is ${b?.state}`);
+        else if (c.state === 'online' && c.zone !== undefined && b.pool?.name !== c.zone)
+          failed(`it is in ${b.pool?.name}`);
+      } else if (c.is === 'blocks') {
+        for (let id = c.first; id <= c.last; id++)
+          if ((m.block(toBlockId(id)) !== undefined) !== c.present)
+            failed(`block ${id} is ${c.present ? 'not there' : 'there'}`);
+      }
+    }
+  }
+  return { m, wrong };
+}
