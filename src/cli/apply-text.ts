@@ -12,6 +12,7 @@ import { formatSize } from '#base/format';
 import type { Progress as Event } from '#control/executor';
 import type { JournalEntry } from '#control/journal';
 import type { ExecutionReport, UnitReport } from '#control/report';
+import { sizeWord } from '#plan/goal';
 import { type Plan, type Step, sayAction } from '#plan/index';
 import { formatMs, hanging, type Paint, paint } from './style.ts';
 
@@ -188,9 +189,9 @@ function planWords({ goal }: Plan): string {
     case 'remove':
       return `remove ${goal.target}`;
     case 'add':
-      return `add size:${formatSize(goal.bytes)} node:${goal.node}`;
+      return `add size:${sizeWord(goal.bytes)} node:${goal.node}`;
     case 'resize':
-      return `resize size:${formatSize(goal.bytes)}`;
+      return `resize size:${sizeWord(goal.bytes)}`;
     case 'contiguous':
       return `contiguous ${goal.chunks} --order ${goal.order}${goal.hugePages ? ' --hugepages' : ''}`;
   }

@@ -5,15 +5,8 @@
 //   targets ── query layer ──> blocks ───────────────────┘
 
 import { err, ok, type Result } from '#base/result';
-import {
-  type Observation,
-  observe,
-  type Plan,
-  type PlanInput,
-  type PlannedGoal,
-  type PlanOptions,
-  plan,
-} from '#plan/index';
+import { planContiguous } from '#plan/contiguous';
+import { type Goal, type Observation, observe, type Plan, type PlanInput, type PlanOptions, plan } from '#plan/index';
 import { blocksOfTarget, parseTarget } from '#query/index';
 import type { Twin } from '#twin/index';
 import { type Complaint, EXIT } from './exit-code.ts';
@@ -44,6 +37,6 @@ const hostKind = (origin: Twin['capture']['origin']['kind']): string =>
   origin === 'live' ? 'linux' : origin === 'guest' ? 'qemu' : 'capture';
 
 /** @returns a plan whatever happens; see `feasible` */
-export function makePlan(goal: PlannedGoal, input: PlanInput, options: PlanOptions): Plan {
-  return plan(goal, input, options);
+export function makePlan(goal: Goal, input: PlanInput, options: PlanOptions): Plan {
+  return goal.verb === 'contiguous' ? planContiguous(goal, input) : plan(goal, input, options);
 }

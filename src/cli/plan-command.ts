@@ -8,7 +8,8 @@
 
 import type { Command } from 'commander';
 import { err, ok, type Result } from '#base/result';
-import { compareRemoval, HELPS, type Help, type Plan, type PlannedGoal, type PlanOptions } from '#plan/index';
+import { addGoal, resizeGoal } from '#plan/goal';
+import { compareRemoval, type Goal, HELPS, type Help, type Plan, type PlanOptions } from '#plan/index';
 import { blocksOfTarget, parseTarget, sourceInfo } from '#query/index';
 import type { Twin } from '#twin/index';
 import { sourceLine } from './check-command.ts';
@@ -77,6 +78,72 @@ Examples:
   dimmer plan remove all --from host.dimmer --json                            a saved machine, for a program`,
     )
     .action((target: string, options: Options) => exit(runRemove(io, target, options)));
+  withPlan(plan.command('add'))
+    .description('Adds memory: virtio-mem or DIMMs, one fully online before the next.')
+    .argument('<words...>', 'size:10G and node:1')
+    .option('--zone <zone>', 'movable (it can leave again) or kernel', 'movable')
+    .addHelpText(
+      'after',
+      `${TRIED}
+Looked at before: room for the struct pages of what comes, slots, maxmem, alignment, the ratio of movable to kernel memory, and
+whether what is added could be taken out again.
+
+Examples:
+  dimmer plan add size:10G node:1 --from qemu:vm.qmp,agent=vm.qga -o add.json
+  dimmer plan add size:1G node:0 --zone kernel --from libvirt:web1`,
+    )
+    .action((words: string[], options: Options) => exit(runAdd(io, words, options)));
+  withPlan(plan.command('resize'))
+    .description('Brings a guest to a size in all: virtio-mem, DIMMs, balloon, as it fits.')
+    .argument('<size>', 'size:8G: boot memory and what is plugged, less the balloon')
+    .option('--force', 'plans what the twin says will be refused, too')
+    .addHelpText(
+      'after',
+      `${TRIED}
+Examples:
+  dimmer plan resize size:8G --from qemu:vm.qmp,agent=vm.qga -o resize.json
+  dimmer plan resize size:1536M --from libvirt:web1`,
+    )
+    .action((size: string, options: Options) => {
+      const goal = resizeGoal(size);
+      exit(goal.ok ? answer(io, goal.value, options, optionsOf(options)) : complain(io, usage(goal.error)));
+    });
+  withPlan(plan.command('contiguous'))
+    .description('Free chunks of contiguous memory, as for huge pages, without a reboot.')
+    .argument('<chunks>', 'how many')
+    .option('--order <order>', 'of 2^order pages of 4 KiB each: 9 is 2 MiB, 10 is 4 MiB', '9')
+    .option('--hugepages', 'puts them into the pool of huge pages at the end')
+    .addHelpText(
+      'after',
+      `${TRIED}
+Examples:
+  dimmer plan contiguous 512 --order 9                      512 pieces of 2 MiB
+  sudo dimmer plan contiguous 512 --hugepages -o huge.json  and into the pool with them`,
+    )
+    .action((chunks: string, options: Options) => exit(runContiguous(io, chunks, options)));
+}
+
+const optionsOf = ({ force, zone }: Options): PlanOptions => ({
+  force: force === true,
+  ...(zone === 'kernel' ? { zone } : {}),
+});
+
+function runAdd(io: Io, words: readonly string[], options: Options): number {
+  const goal = addGoal(words);
+  if (!goal.ok) return complain(io, usage(goal.error));
+  if (options.zone !== 'movable' && options.zone !== 'kernel')
+    return complain(io, usage(`--zone is movable or kernel, not "${options.zone}"`));
+  return answer(io, goal.value, options, optionsOf(options));
+}
+
+function runContiguous(io: Io, chunksText: string, options: Options): number {
+  const chunks = /^[1-9]\d{0,8}$/.test(chunksText) ? Number(chunksText) : undefined;
+  if (chunks === undefined) return complain(io, usage(`how many chunks? a number from 1 on, not "${chunksText}"`));
+  const order = /^(\d|10)$/.test(options.order ?? '') ? Number(options.order) : undefined;
+  if (order === undefined)
+    return complain(io, usage(`--order is 0 to 10 (9 is 2 MiB, 10 is 4 MiB), not "${options.order}"`));
+  const hugePages = options.hugepages === true;
+  return answer(io, { verb: 'contiguous', chunks, order, hugePages }, options, {});
 }
 
 function runRemove(io: Io, targetText: string, options: Options): number {
@@ -92,8 +159,8 @@ function runRemove(io: Io, targetText: string, options: Options): number {
         '--with compares memory that is named; a size has no place: take block:, range:, node:, zone:, dimm: or all',
       ),
     );
-  const goal: PlannedGoal = { verb: 'remove', target: targetText, ...(sized === undefined ? {} : { bytes: sized }) };
-  return answer(io, goal, options, { force: options.force === true }, (twin, named) => {
+  const goal: Goal = { verb: 'remove', target: targetText, ...(sized === undefined ? {} : { bytes: sized }) };
+  return answer(io, goal, options, optionsOf(options), (twin, named) => {
     // A target that the machine does not have is a mistake of who typed it, not a plan that is not feasible.
     const blocks = blocksOfTarget(twin, target.value, named);
     return blocks.ok ? undefined : usage(blocks.error.sentence);
@@ -103,7 +170,7 @@ function runRemove(io: Io, targetText: string, options: Options): number {
 /** Opens the machine, plans, prints and writes. @param check  why the goal makes no sense on this machine */
 function answer(
   io: Io,
-  goal: PlannedGoal,
+  goal: Goal,
   options: Options,
   planOptions: PlanOptions,
   check: (twin: Twin, named: ReturnType<typeof namedDimms>) => Complaint | undefined = () => undefined,
