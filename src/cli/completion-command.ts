@@ -1,6 +1,6 @@
 // dimmer completion bash|zsh|fish: a script for the shell, made from the program's own commands and options.
 //
-// Nothing is read when Tab is pressed: words are in the script. Targets are completed up to their colon.
+// Nothing is read when Tab is pressed: words are in the script. Targets and live sources are completed up to their colon.
 
 import type { Command } from 'commander';
 import { DEMO_NAMES } from './demo-command.ts';
@@ -23,7 +23,9 @@ const WORDS: Readonly<Record<string, readonly string[]>> = {
   map: TARGETS,
 };
 /** Options that take a file or a directory. */
-const FILES = new Set([`--from`, '--sysroot', '-s']);
+const FILES = new Set(['--from', '--sysroot', '-s']);
+/** What --from takes besides: machines that run (live-source.ts). */
+const LIVE = ['host', 'qemu:', 'libvirt:', 'proxmox:'];
 
 type Verb = {
   readonly name: string;
@@ -83,7 +85,9 @@ _dimmer() {
   local cur="\${COMP_WORDS[COMP_CWORD]}" prev="\${COMP_WORDS[COMP_CWORD-1]}" words
   COMPREPLY=()
   case "$prev" in
-    ${[...FILES].join('|')}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    --from) COMPREPLY=($(compgen -W "${LIVE.join(' ')}" -- "$cur") $(compgen -f -- "$cur"))
+      case "\${COMPREPLY[0]}" in *:) compopt -o nospace 2>/dev/null ;; esac; return ;;
+    ${[...FILES].filter((f) => f !== '--from').join('|')}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W "${verbs.map((v) => v.name).join(' ')} --help --version" -- "$cur"))
@@ -102,6 +106,7 @@ complete -F _dimmer dimmer
 
 function fish(verbs: readonly Verb[]): string {
   const quote = (text: string): string => `'${text.replace(/'/g, "\\'")}'`;
+  const live = (flag: string): string => (flag === '--from' ? ` -a ${quote(LIVE.join(' '))}` : '');
   const lines = ['# fish completion for dimmer; made by: dimmer completion fish', 'complete -c dimmer -f'];
   for (const v of verbs) {
     lines.push(`complete -c dimmer -n __fish_use_subcommand -a ${v.name} -d ${quote(v.about)}`);
@@ -109,7 +114,9 @@ function fish(verbs: readonly Verb[]): string {
     if (v.words.length > 0) lines.push(`complete -c dimmer ${when} -a ${quote(v.words.join(' '))}`);
     for (const { flag, about } of v.options) {
       const form = flag.startsWith('--') ? `-l ${flag.slice(2)}` : `-s ${flag.slice(1)}`;
-      lines.push(`complete -c dimmer ${when} ${form}${FILES.has(flag) ? ' -r -F' : ''} -d ${quote(about)}`);
+      lines.push(
+        `complete -c dimmer ${when} ${form}${FILES.has(flag) ? ` -r -F${live(flag)}` : ''} -d ${quote(about)}`,
+      );
     }
   }
   return `${lines.join('\n')}\n`;

@@ -11,7 +11,7 @@ import { runProgram } from './program.ts';
 
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (e: NodeJS.ErrnoException) => {
-    if (e.code !== 'EPIPE') throw e;
+    if (e.code !== 'EPIPE' && e.code !== 'EIO') throw e; // EIO: the terminal has been closed
     process.exit(process.exitCode ?? EXIT.OK);
   });
 }

@@ -12,6 +12,7 @@ const VERBS = [
   'explain',
   'map',
   'ls',
+  'top',
   'capture',
   'unpack',
   'verify',
@@ -70,6 +71,9 @@ COMP_WORDS=(${words.map((w) => `'${w}'`).join(' ')}); COMP_CWORD=${words.length 
     expect(complete(['dimmer', 'pool', '--dry'])).toEqual(['--dry-run']);
     expect(complete(['dimmer', 'demo', 'pools/e'])).toEqual(['pools/embedded']);
     expect(complete(['dimmer', 'completion', ''])).toContain('fish');
+    expect(complete(['dimmer', 'check', '--from', 'q'])).toEqual(['qemu:']);
+    expect(complete(['dimmer', 'top', '--from', 'pack'])).toContain('package.json');
+    expect(complete(['dimmer', 'top', '--onc'])).toEqual(['--once']);
   });
 
   it('zsh and fish scripts name every command', () => {
