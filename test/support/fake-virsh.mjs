@@ -5,7 +5,7 @@
 //   node fake-virsh.mjs WORLD qemu-monitor-event --domain D --loop
 //
 // WORLD is a directory: calls are appended to WORLD/calls (JSON lines), and events are read from WORLD/events as they are
-// appended, after a start that takes as long as libvirt's connecting might.
+// appended, from 60 ms after the start on.
 
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -39,14 +39,18 @@ if (domain === 'mine')
 
 if (verb === 'qemu-monitor-event') {
   const file = join(world, 'events');
-  let said = 0;
+  const text = () => (existsSync(file) ? readFileSync(file, 'utf8') : '');
   process.on('SIGTERM', () => process.exit(0));
-  setInterval(() => {
-    const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
-    if (text.length > said) process.stdout.write(text.slice(said));
-    if (text.endsWith('END\n')) process.exit(1);
-    said = text.length;
-  }, 5);
+  // What happens before libvirt has let it in is not heard.
+  setTimeout(() => {
+    let said = text().length;
+    setInterval(() => {
+      const now = text();
+      if (now.length > said) process.stdout.write(now.slice(said));
+      if (now.endsWith('END\n')) process.exit(1);
+      said = now.length;
+    }, 5);
+  }, 60);
 } else {
   const { execute, arguments: given } = JSON.parse(option('--cmd'));
   if (execute === 'hang') setInterval(() => undefined, 1000);

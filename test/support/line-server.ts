@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 /** One client of the server. */
 export type Peer = {
@@ -22,7 +22,7 @@ export type LineServer = {
   close(): Promise<void>;
 };
 
-/** @param play  onPeer when a client has connected, onLine for each line of it */
+/** @param play  onPeer when a client has connected, onLine for each line of it; `path`: of a server that was closed */
 export async function lineServer(play: {
   onPeer?: (peer: Peer) => void;
   onLine?: (line: Buffer, peer: Peer) => void;
@@ -64,7 +64,7 @@ export async function lineServer(play: {
       new Promise((resolve) => {
         for (const s of sockets) s.destroy();
         server.close(() => {
-          rmSync(dir, { recursive: true, force: true });
+          for (const made of [dir, dirname(path)]) rmSync(made, { recursive: true, force: true });
           resolve();
         });
       }),
@@ -84,8 +84,10 @@ export const GREETING =
 export function fakeQemu(
   handle: (request: Request, peer: Peer) => void,
   onPeer: (peer: Peer) => void = (peer) => peer.send(GREETING),
+  path?: string,
 ): Promise<LineServer> {
   return lineServer({
+    ...(path === undefined ? {} : { path }),
     onPeer,
     onLine: (line, peer) => {
       const request = JSON.parse(line.toString()) as Request;

@@ -1,3 +1,5 @@
+import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import {
   fakeAgent,
@@ -56,7 +58,7 @@ describe('the guest agent', () => {
     const server = kept(
       await lineServer({
         onPeer: (peer) =>
-          peer.send(Buffer.from('{"return": "stale"}\n\xff{"return": 1}\n{"return": {"buf-b64": "QUJ', 'latin1')),
+          peer.send(Buffer.from('{"return": "stale"}\n\xff{"return": 1}\n\xff{"return": {"buf-b64": "QUJ', 'latin1')),
         onLine: (line, peer) => {
           const r = JSON.parse(line.subarray(line[0] === 0xff ? 1 : 0).toString()) as Request;
           if (r.execute !== SYNC) return peer.send(reply('mine'));
@@ -65,6 +67,7 @@ describe('the guest agent', () => {
       }),
     );
     expect(await agentAt(server.path).execute('guest-ping', undefined, LIMITS)).toEqual({ ok: true, value: 'mine' });
+    expect(verbsSent(server)).toEqual([SYNC, 'guest-ping']); // found at once, not when the sync was said again
   });
 
   it('QA1 after a deadline the answer that comes late is thrown away by a new sync', async () => {
@@ -184,8 +187,6 @@ describe('the guest agent', () => {
     await pause(20);
     const again = agent.execute('guest-ping', undefined, LIMITS);
     await pause(60);
-    const { mkdirSync } = await import('node:fs');
-    const { dirname } = await import('node:path');
     mkdirSync(dirname(server.path), { recursive: true });
     const second = kept(await fakeAgent((_, peer) => peer.send(reply('back')), server.path));
     expect(await again).toEqual({ ok: true, value: 'back' });

@@ -1,3 +1,5 @@
+import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import {
   fakeQemu,
@@ -217,6 +219,32 @@ describe('QMP', () => {
     expect(performance.now() - startMs).toBeLessThan(2500);
   });
 
+  it('QM11 a QEMU that listens again a moment after a cut is reached by the next request', async () => {
+    const { monitor, server } = await monitorOf((r, peer) => peer.send(answer(r, { return: 1 })));
+    await monitor.execute('query-status', undefined, LIMITS);
+    await server.close();
+    await pause(10);
+    const again = monitor.execute('query-status', undefined, LIMITS);
+    await pause(60);
+    mkdirSync(dirname(server.path), { recursive: true });
+    const back = kept(await fakeQemu((r, peer) => peer.send(answer(r, { return: 2 })), undefined, server.path));
+    expect(await again).toEqual({ ok: true, value: 2 });
+    expect(back.peers).toHaveLength(1);
+  });
+
+  it('QM8 what comes in one piece with the greeting is not lost', async () => {
+    const server = kept(
+      await fakeQemu(
+        (r, peer) => peer.send(answer(r, { return: 1 })),
+        (peer) => peer.send(GREETING + event('RESUME')),
+      ),
+    );
+    const monitor = kept(new QmpMonitor({ kind: 'unix', path: server.path }));
+    const listener = monitor.listen();
+    await monitor.execute('query-status', undefined, LIMITS);
+    expect(await listener.next(() => true, LIMITS)).toMatchObject({ ok: true, value: { event: 'RESUME' } });
+  });
+
   it('QM12 no greeting means that another client holds the socket, and the sentence says so', async () => {
     const server = kept(await lineServer({}));
     const monitor = kept(new QmpMonitor({ kind: 'unix', path: server.path }, { greetingMs: 60 }));
@@ -338,11 +366,12 @@ describe('line channels', () => {
       { deadlineMs: 1e12 },
       () => ({ kind: 'timeout', sentence: '' }),
       (settle) => {
-        settle({ ok: true, value: 1 });
-        settle({ ok: true, value: 2 });
+        setTimeout(() => settle({ ok: true, value: 1 }), 5);
+        setTimeout(() => settle({ ok: true, value: 2 }), 5);
         return () => cleared++;
       },
     );
+    await pause(20);
     expect([settled, cleared]).toEqual([{ ok: true, value: 1 }, 1]);
     const aborted = await within(
       { deadlineMs: 1000, signal: AbortSignal.abort() },
