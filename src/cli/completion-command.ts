@@ -23,7 +23,8 @@ const WORDS: Readonly<Record<string, readonly string[]>> = {
   map: TARGETS,
 };
 /** Options that take a file or a directory. */
-const FILES = new Set(['--from', '--sysroot', '-s']);
+const FROM = `--from`;
+const FILES = new Set([FROM, '--sysroot', '-s']);
 /** What --from takes besides: machines that run (live-source.ts). */
 const LIVE = ['host', 'qemu:', 'libvirt:', 'proxmox:'];
 
@@ -87,7 +88,7 @@ _dimmer() {
   case "$prev" in
     --from) COMPREPLY=($(compgen -W "${LIVE.join(' ')}" -- "$cur") $(compgen -f -- "$cur"))
       case "\${COMPREPLY[0]}" in *:) compopt -o nospace 2>/dev/null ;; esac; return ;;
-    ${[...FILES].filter((f) => f !== '--from').join('|')}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    ${[...FILES].filter((f) => f !== FROM).join('|')}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W "${verbs.map((v) => v.name).join(' ')} --help --version" -- "$cur"))
@@ -106,7 +107,7 @@ complete -F _dimmer dimmer
 
 function fish(verbs: readonly Verb[]): string {
   const quote = (text: string): string => `'${text.replace(/'/g, "\\'")}'`;
-  const live = (flag: string): string => (flag === '--from' ? ` -a ${quote(LIVE.join(' '))}` : '');
+  const live = (flag: string): string => (flag === FROM ? ` -a ${quote(LIVE.join(' '))}` : '');
   const lines = ['# fish completion for dimmer; made by: dimmer completion fish', 'complete -c dimmer -f'];
   for (const v of verbs) {
     lines.push(`complete -c dimmer -n __fish_use_subcommand -a ${v.name} -d ${quote(v.about)}`);
