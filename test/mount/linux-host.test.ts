@@ -178,7 +178,11 @@ describe('the Linux host on a mounted machine', () => {
       8000,
       () => `an end: ${state(2)}`,
     );
-    expect(childrenAt(dir)).toEqual([]);
+    await until(
+      () => childrenAt(dir).length === 0,
+      2000,
+      () => `an end of ${childrenAt(dir)}`,
+    );
   });
 
   it('LH5 settings: caches are dropped after a sync, memory is compacted, pools and the policy are set', async () => {
@@ -204,7 +208,7 @@ describe('the Linux host on a mounted machine', () => {
     });
   });
 
-  it('LH6 without apply nothing is written, and each action says why', async () => {
+  it('LH6 without apply nothing is written, and info says what could be done with it', async () => {
     const { host, state } = await world(false);
     expect(await act(host, { do: 'offline-block', block: 4 })).toMatchObject({
       ok: false,
@@ -212,8 +216,9 @@ describe('the Linux host on a mounted machine', () => {
     });
     expect(state(4)).toBe('online');
     const info = await host.info(IN_TIME);
-    expect(info.ok && [...info.value.can]).toEqual([]);
-    expect(info.ok && info.value.cannot.size).toBe(10);
+    const settings = ['offline-block', 'online-block', 'drop-caches', 'compact', 'set-hugepages', 'auto-online'];
+    expect(info.ok && [...info.value.can].sort()).toEqual(settings.sort());
+    expect(info.ok && info.value.cannot.size).toBe(4);
     expect((await host.observe(IN_TIME)).ok).toBe(true);
   });
 

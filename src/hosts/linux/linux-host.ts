@@ -143,6 +143,8 @@ class LinuxHost implements Host {
     if (over !== undefined) return err(over);
     const refused = this.#whyNot(action.do);
     if (refused !== undefined) return err(refused);
+    if (!this.#options.apply)
+      return err({ kind: 'denied', sentence: `${this.#name()} is only read: say --apply to have it changed` });
     const write = writeOf(action);
     if (!write.ok) return err({ kind: 'unsupported', sentence: write.error });
     const { file, word } = write.value;
@@ -203,13 +205,11 @@ class LinuxHost implements Host {
     return signal?.aborted === true ? { kind: 'cancelled', sentence: 'it was cancelled before it began' } : undefined;
   }
 
-  /** Why an action of this kind is refused whatever it is about; undefined when it may be tried. */
+  /** Why an action of this kind is not possible here, whatever it is about; `apply` is another question: a dry run asks. */
   #whyNot(verb: Action['do']): HostFailure | undefined {
     const probe = SAMPLE[verb];
     const write = writeOf(probe);
     if (!write.ok) return { kind: 'unsupported', sentence: write.error };
-    if (!this.#options.apply)
-      return { kind: 'denied', sentence: `${this.#name()} is only read: say --apply to have it changed` };
     const s = this.#surroundings();
     return whyNotOurs(this.#root, s) ?? whyNotWritable(this.#root, write.value.file, s);
   }
