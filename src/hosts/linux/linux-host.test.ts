@@ -5,11 +5,15 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import type { Capture } from '#capture/capture';
+import { recordedTreeOf } from '#capture/gather';
 import type { Clock } from '#control/host';
 import { treeFromFiles } from '#kernfs/memory-tree';
 import type { Action } from '#plan/plan';
+import { fakeMachine } from '../../../test/support/fake-machine.ts';
 import { containerMark, type Surroundings, surroundings, whyNotOurs, whyNotWritable } from './guard.ts';
 import { linuxHost, writeOf } from './linux-host.ts';
+import { readCapture } from './read-capture.ts';
 import { failureOfChild, runChild, writerOf } from './sysfs-write.ts';
 import { changes, kmsgLine, readStates, watchBlocks } from './uevents.ts';
 
@@ -165,6 +169,59 @@ describe('the Linux host, where nothing is written', () => {
       '2 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages',
       '512 > /sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages',
     ]);
+  });
+});
+
+describe('a capture that others wait beside', () => {
+  /** A directory as a capture of a small machine, with raw page files of `frames` frames. */
+  const machine = (frames: number): string => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'dimmer-linux-host-'));
+    onTestFinished(() => fs.rmSync(dir, { recursive: true, force: true }));
+    for (const [file, text] of fakeMachine().files) {
+      fs.mkdirSync(path.join(dir, path.dirname(file)), { recursive: true });
+      if (text !== undefined) fs.writeFileSync(path.join(dir, file), text);
+    }
+    const words = new BigUint64Array(frames).map((_, k) => (k % 100 === 0 ? 0x5828n : 0x400n));
+    fs.writeFileSync(path.join(dir, 'proc/kpageflags'), new Uint8Array(words.buffer));
+    return dir;
+  };
+  const host = (root: string, clock: Clock = TABLE_CLOCK) => linuxHost({ root, clock, apply: false });
+
+  it('LH10 is what readCapture reads of the same files', async () => {
+    const root = machine(3 * 32768 + 5);
+    const patient = await host(root).capture({ deadlineMs: 1000 });
+    const usual = readCapture(root, { now: () => new Date(0) });
+    if (!patient.ok || !usual.ok) throw new Error('both read it');
+    expect(usual.value.kpageflags?.endPfn).toBe(3 * 32768 + 5);
+    expect(patient.value.kpageflags).toEqual(usual.value.kpageflags);
+    expect(patient.value.problems).toEqual(usual.value.problems);
+    const texts = (c: Capture): unknown => recordedTreeOf(c).files.map((f) => [f.path, f.kind, f.text]);
+    expect(texts(patient.value)).toEqual(texts(usual.value));
+  });
+
+  it('LH10 gives others a turn, and ends at its deadline or signal', async () => {
+    const root = machine(2 ** 20);
+    let turns = 0;
+    let over = false;
+    const count = (): void => {
+      turns++;
+      if (!over) setImmediate(count);
+    };
+    setImmediate(count);
+    expect((await host(root).capture({ deadlineMs: 1000 })).ok).toBe(true);
+    over = true;
+    expect(turns).toBeGreaterThanOrEqual(8); // a piece is a MiB
+
+    let looks = 0;
+    const late: Clock = { ...TABLE_CLOCK, nowMs: () => (looks++ < 40 ? 0 : 2000) };
+    expect(await host(root, late).capture({ deadlineMs: 1000 })).toMatchObject({
+      ok: false,
+      error: { kind: 'timeout' },
+    });
+    const control = new AbortController();
+    const pending = host(root).capture({ deadlineMs: 1000, signal: control.signal });
+    control.abort();
+    expect(await pending).toMatchObject({ ok: false, error: { kind: 'cancelled' } });
   });
 });
 

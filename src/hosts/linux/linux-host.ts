@@ -1,6 +1,6 @@
 // The Linux host: the machine that dimmer runs on, as a Host.
 //
-//   observe, capture   /proc and /sys below `root`, read only                           root.ts, read-capture.ts
+//   observe, capture   /proc and /sys below `root`, read only                           root.ts, patient-files.ts
 //   act                one word into one kernel file, by a child that a signal ends     sysfs-write.ts
 //   watch              block states, polled, and lines of the kernel's log              uevents.ts
 //
@@ -25,7 +25,7 @@ import { MEMORY_DIR } from '#kernfs/memory-blocks';
 import { type Observation, observe } from '#plan/observation';
 import type { Action, OnlineZone } from '#plan/plan';
 import { surroundings as realSurroundings, type Surroundings, whyNotOurs, whyNotWritable } from './guard.ts';
-import { readCapture } from './read-capture.ts';
+import { patientCapture } from './patient-files.ts';
 import { type FsTree, fsTree } from './root.ts';
 import { syncDisks, sysfsWrite } from './sysfs-write.ts';
 import { watchBlocks } from './uevents.ts';
@@ -172,8 +172,7 @@ class LinuxHost implements Host {
   async capture(limits: Limits): ReturnType<Host['capture']> {
     const over = this.#over(limits);
     if (over !== undefined) return err(over);
-    const read = readCapture(this.#root, { now: () => new Date(this.#options.clock.stamp()) });
-    return read.ok ? read : err({ kind: 'unsupported', sentence: read.error.sentence.replace(/\.$/, '') });
+    return patientCapture(this.#root, this.#options.clock, limits);
   }
 
   async watch(onLine: (line: string) => void, signal: AbortSignal): Promise<void> {
