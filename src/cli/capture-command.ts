@@ -23,7 +23,8 @@ What is in it, and what is left out of it (addresses of the kernel, host names, 
 Examples:
   sudo dimmer capture -o host.dimmer            this machine, every page
   dimmer check --from host.dimmer               later, elsewhere, as anyone
-  dimmer capture -s /mnt/other -o other.dimmer  from a directory with proc/ and sys/`,
+  dimmer capture -s /mnt/other -o other.dimmer  from a directory with proc/ and sys/
+  dimmer capture --from qemu:vm.qmp,agent=vm.qga -o vm.dimmer   a guest, through its agent; nothing else is needed in it`,
     )
     .action((options: SourceOptions & { output: string }) => exit(runCapture(io, options)));
   program
