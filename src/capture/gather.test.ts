@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type FakeMachine, fakeMachine, zoneinfoOf } from '../../test/support/fake-machine.ts';
 import type { Capture } from './capture.ts';
-import { gather } from './gather.ts';
+import { type AsyncMachineFiles, gather, gatherAsync } from './gather.ts';
 import { wordAt } from './page-runs.ts';
 import { RecordedTree } from './recorded-tree.ts';
 
@@ -209,5 +209,50 @@ describe('gather', () => {
     machine.list = (path) =>
       path.endsWith('/parameters') ? ['..', 'a b', 'x/../../y', 'online_policy', 'é'] : list(path);
     expect(captureOf(machine).tree.list('/sys/module/memory_hotplug/parameters')).toEqual(['online_policy']);
+  });
+
+  it('GA18 asked from afar it is the same capture; every file was announced before it was read', async () => {
+    const machine = fakeMachine();
+    const announced = new Set<string>();
+    const unannounced: string[] = [];
+    const afar: AsyncMachineFiles = {
+      read: async (path) => {
+        if (!announced.delete(path)) unannounced.push(path);
+        return machine.read(path);
+      },
+      list: async (path) => machine.list(path),
+      readWords: async (path, push) => machine.readWords(path, push),
+      cgroups: async () => machine.cgroups(),
+      soon: async ({ files }) => {
+        for (const path of files) announced.add(path);
+      },
+      nowMs: () => machine.nowMs(),
+    };
+    const extra = [{ path: '/qmp/query-status', text: '{"status":"running"}\n' }];
+    const capture = await gatherAsync(afar, { kind: 'live', name: 'this machine' }, async () => extra);
+    const here = captureOf(fakeMachine());
+    const texts = (c: Capture | undefined): unknown[] =>
+      c?.tree instanceof RecordedTree ? c.tree.files.map((f) => [f.path, f.kind, f.text]) : [];
+    expect(texts(capture)).toEqual([...extra.map((f) => [f.path, 'text', f.text]), ...texts(here)].sort());
+    expect(capture?.kpageflags).toEqual(here.kpageflags);
+    expect(capture?.cgroups).toEqual(here.cgroups);
+    expect(unannounced).toEqual([]);
+  });
+
+  it('GA19 the time at which a file was read is that of its source, where that tells', async () => {
+    const machine = fakeMachine();
+    const began = machine.nowMs();
+    const afar: AsyncMachineFiles = {
+      read: async (path) => ({ ...machine.read(path), at: { startedMs: began + 500, endedMs: began + 700 } }),
+      list: async (path) => machine.list(path),
+      readWords: async (path, push) => machine.readWords(path, push),
+      cgroups: async () => machine.cgroups(),
+      soon: async () => {},
+      nowMs: () => began,
+    };
+    const capture = await gatherAsync(afar, { kind: 'live', name: 'this machine' });
+    if (!(capture?.tree instanceof RecordedTree)) throw new Error('a gathered tree is a recorded one');
+    const zoneinfo = capture.tree.files.find((file) => file.path === '/proc/zoneinfo');
+    expect([zoneinfo?.startedMs, zoneinfo?.endedMs]).toEqual([500, 700]);
   });
 });

@@ -71,6 +71,9 @@ describe('a write to a kernel file of a guest', () => {
       expect(outcome.error.errno).toBe('EINTR');
       expect(outcome.error.sentence).toContain('ended in the guest');
     }
+    // An agent that passes no input on: dd has nothing to write, and is content.
+    const empty = ended(0, '0+0 records in\n0+0 records out\n');
+    expect(empty !== 'cannot-run' && !empty.ok && empty.error.kind).toBe('protocol');
     // Another signal is nobody's plan.
     const other = ended(undefined, '', 11);
     expect(other !== 'cannot-run' && !other.ok && other.error.kind).toBe('protocol');
@@ -115,6 +118,27 @@ describe('a write to a kernel file of a guest', () => {
     expect(!outcome.ok && outcome.error.sentence).toContain('has ended');
     const kill = guest.requests.find((r) => JSON.stringify(r.args ?? {}).includes('kill -TERM'));
     expect(kill).toBeDefined();
+  });
+
+  it('QH29 an agent that was restarted meanwhile knows nothing of the write; the guest ends it all the same', async () => {
+    // The second is not known to happen: whatever a look is refused with, the word is not written again by other means.
+    for (const [desc, kind] of [
+      ["Invalid parameter 'pid'", 'disconnected'],
+      ['something else', 'refused'],
+    ]) {
+      const guest = guestWith();
+      guest.onWrite = () => 'hangs';
+      let looks = 0;
+      guest.cut = (command) => {
+        if (command !== 'guest-exec-status' || ++looks !== 2) return undefined;
+        const sentence = `the guest's agent refused guest-exec-status: ${desc}`;
+        return { kind: 'refused', sentence, evidence: [`GenericError: ${desc}`] };
+      };
+      const lost = await guestWrite(await reachOf(guest), STATE, 'offline', { deadlineMs: 10_000 });
+      expect(!lost.ok && lost.error.kind).toBe(kind);
+      expect(guest.writes.length).toBe(1);
+      if (kind === 'disconnected') expect(!lost.ok && lost.error.sentence).toContain('ends it after 8 s at the latest');
+    }
   });
 
   it('QH26 by the file verbs a write that hangs goes on, and that is said', async () => {

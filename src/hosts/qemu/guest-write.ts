@@ -29,6 +29,8 @@ const ENV = ['LC_ALL=C', 'PATH=/usr/sbin:/usr/bin:/sbin:/bin'];
 /** Exit codes of timeout: time over; cannot run at all, and no such command. */
 const TIME_OVER = 124;
 const CANNOT_RUN = [125, 126, 127];
+/** GLib's g_spawn_async_with_pipes, as the agent passes it on. */
+const NOT_STARTED = /Failed to execute child process/;
 const SIGNALS_OF_TIMEOUT = [9, 15];
 
 /** Whole seconds, as busybox wants them; at least one. */
@@ -87,9 +89,13 @@ export function outcomeOf(
   seconds: number,
 ): Result<ActDone, HostFailure> | 'cannot-run' {
   if (!run.ok) {
-    // What guest-exec refuses, it has not started: no such program.
-    if (run.error.kind === 'refused') return 'cannot-run';
-    return err({ ...run.error, sentence: `${what}: ${run.error.sentence}` });
+    // No such program: it was not started. Any other refusal may be about one that was.
+    if (run.error.kind === 'refused' && NOT_STARTED.test(run.error.sentence)) return 'cannot-run';
+    // Whether it has ended we were not told; the guest's own deadline ends it without us.
+    const ended = ['disconnected', 'timeout'].includes(run.error.kind)
+      ? `; the guest ends it after ${seconds} s at the latest`
+      : '';
+    return err({ ...run.error, sentence: `${what}: ${run.error.sentence}${ended}` });
   }
   const { exitCode, signal } = run.value;
   const lines = Buffer.from(run.value.err)
@@ -98,6 +104,13 @@ export function outcomeOf(
     .filter((line) => line !== '');
   // dd's two lines of counts are no evidence of anything.
   const evidence = lines.filter((line) => !/^\d+\+\d+ records (in|out)$|^\d+ bytes /.test(line));
+  // A dd that found nothing on its standard input has written nothing, and calls that success.
+  if (exitCode === 0 && lines.includes('0+0 records out'))
+    return err({
+      kind: 'protocol',
+      sentence: `${what}: the agent passed no input on to dd, nothing was written`,
+      evidence: lines,
+    });
   if (exitCode === 0) return ok({ evidence: [`${what}: done`] });
   if (exitCode === TIME_OVER || SIGNALS_OF_TIMEOUT.some((n) => signal === n || exitCode === 128 + n))
     return err({
@@ -135,5 +148,5 @@ export async function guestSync(reach: GuestReach, limits: Limits): Promise<Resu
   if (!reach.exec) return ok(false);
   const run = await exec(reach.agent, 'sync', [], { env: ENV }, limits);
   if (run.ok) return ok(run.value.exitCode === 0);
-  return run.error.kind === 'refused' ? ok(false) : run;
+  return NOT_STARTED.test(run.error.sentence) ? ok(false) : run;
 }

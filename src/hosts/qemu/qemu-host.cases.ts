@@ -275,7 +275,7 @@ export class FakeGuest implements Agent {
       }
       case 'guest-exec-status': {
         const run = this.#running.get(Number(args?.pid));
-        if (run === undefined) return refuse(`PID ${args?.pid} does not exist`);
+        if (run === undefined) return refuse("Invalid parameter 'pid'");
         const b64 = (x: string | Uint8Array): string => Buffer.from(x).toString('base64');
         const { exited, exitcode, signal } = run;
         if (!exited) return ok({ exited });
