@@ -24,7 +24,7 @@ const fail = (...lines) => {
 };
 const say = (value) => process.stdout.write(`${JSON.stringify(value)}\n\n`);
 
-if (domain === 'none') fail("failed to get domain 'none'", "Domain not found: no domain with matching name 'none'");
+if (domain === 'none') fail("failed to get domain 'none'");
 if (domain === 'off') fail('Requested operation is not valid: domain is not running');
 if (domain === 'down')
   fail(

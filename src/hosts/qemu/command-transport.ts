@@ -5,7 +5,7 @@
 //   listen  ──> virsh qemu-monitor-event --domain DOMAIN --loop                   runs on; a line for each event
 //
 // No shell: JSON and domain are arguments of their own. libvirt syncs with the agent itself and lets one request at a time
-// through. virsh tells failures as sentences (in the C locale), which are sorted here; the one about the agent's own refusal
+// through, and carries strings of 4 MiB at most. virsh tells failures as sentences (in the C locale), which are sorted here; the one about the agent's own refusal
 // carries the agent's words. Nobody tells when qemu-monitor-event has begun to listen, so that a first request waits for it:
 // the time that a whole request took meanwhile, and the same once more.
 //
@@ -13,6 +13,7 @@
 // libvirt 9.0 tools/virsh-domain.c, src/qemu/qemu_agent.c.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { setMaxListeners } from 'node:events';
 import { err, ok, type Result } from '#base/result';
 import type { HostFailure, Limits } from '#control/host';
 import { type EventListener, EventLog, type QmpEvent } from './events.ts';
@@ -45,6 +46,7 @@ class Virsh {
   constructor(domain: string, options: VirshOptions) {
     this.domain = domain;
     this.program = options.virsh ?? ['virsh'];
+    setMaxListeners(0, this.ending.signal); // one for each command under way
   }
 
   closed(): HostFailure {
@@ -303,7 +305,7 @@ const SENTENCES: readonly (readonly [RegExp, HostFailure['kind'], (domain: strin
     (d) => `libvirt is busy with another request for domain ${d}; nothing was sent`,
   ],
   [
-    /no domain with matching|domain not found/i,
+    /failed to get domain|no domain with matching|domain not found/i,
     'unreachable',
     (d) => `libvirt knows no domain ${d}: virsh list --all shows them`,
   ],

@@ -9,6 +9,7 @@
 // Invariants: onEnd is called exactly once, and never from within connectLines or close; no line comes after it; `within`
 // settles exactly once and leaves no timer and no listener behind.
 
+import { setMaxListeners } from 'node:events';
 import { connect as connectSocket, type Socket } from 'node:net';
 import { err, ok, type Result } from '#base/result';
 import type { HostFailure, Limits } from '#control/host';
@@ -42,7 +43,10 @@ export function within<T, F extends HostFailure = HostFailure>(
     };
     const cancel = (): void => settle(err(late('cancelled')));
     const timer = setTimeout(() => settle(err(late('timeout'))), Math.min(Math.max(deadlineMs, 0), LONGEST_TIMER_MS));
-    signal?.addEventListener('abort', cancel);
+    if (signal !== undefined) {
+      setMaxListeners(0, signal); // one signal for many requests at once is no leak
+      signal.addEventListener('abort', cancel);
+    }
     stop = start(settle);
     // It was over before `start` came back: there was nothing to call yet.
     if (settled && typeof stop === 'function') stop();

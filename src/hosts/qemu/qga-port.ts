@@ -6,7 +6,8 @@
 // them are thrown away.
 //
 // Invariants for both: every request ends within its deadline; a request that was never sent ends as `unreachable`, `denied`,
-// `unsupported`, `cancelled` or `closed`, one that may have been done as `disconnected`, `timeout` or `cancelled`. Spec 7.3.
+// `unsupported`, `cancelled` or `closed`, and its sentence says so where it might be doubted; one that may have been done ends
+// as `disconnected`, `timeout`, `cancelled`, `protocol` or `closed`. Spec 7.3.
 
 import { errnoOfText } from '#base/errno';
 import { err, type Result } from '#base/result';

@@ -127,11 +127,16 @@ export class AgentSocket implements Agent {
 
   private async ready(left: () => Limits): Promise<Result<undefined, HostFailure>> {
     if (this.ending.signal.aborted) return err(this.closed());
+    const until = (ms = Number.POSITIVE_INFINITY): Limits => {
+      const { deadlineMs, signal } = left();
+      const signals = signal === undefined ? [this.ending.signal] : [this.ending.signal, signal];
+      return { deadlineMs: Math.min(ms, deadlineMs), signal: AbortSignal.any(signals) };
+    };
     for (let tries = 0; this.channel === undefined; tries++) {
       const connected = await connectLines(
         this.address,
         { onLine: (line) => this.receive(line), onEnd: (sentence) => this.lost(sentence) },
-        left(),
+        until(),
       );
       if (this.ending.signal.aborted) {
         if (connected.ok) connected.value.close();
@@ -148,7 +153,7 @@ export class AgentSocket implements Agent {
       const worth = error.errno === 'EAGAIN' || (this.wasConnected && error.kind === 'unreachable');
       if (wait === undefined || !worth || left().deadlineMs < wait) return connected;
       await within(
-        { ...left(), deadlineMs: wait },
+        until(wait),
         () => error,
         () => undefined,
       );
@@ -248,7 +253,7 @@ export class AgentSocket implements Agent {
   ): Promise<Result<T, HostFailure>> {
     return within<T>(limits, late, (settle) => {
       if (this.channel === undefined) {
-        settle(err({ kind: 'disconnected', sentence: `the connection to ${this.name} is cut; nothing was sent` }));
+        settle(err({ kind: 'unreachable', sentence: `the connection to ${this.name} is cut; nothing was sent` }));
         return;
       }
       const waiter = { line: begin(settle), end: (f: HostFailure) => settle(err(f)) };

@@ -8,7 +8,8 @@
 // A reply is what QEMU said, not what is: an empty return to device_del, and an OST status 0, promise nothing (spec 7.2).
 //
 // Invariants for both: every request ends within its deadline; a request that was never sent ends as `unreachable`, `denied`,
-// `unsupported`, `cancelled` or `closed`, one that may have been done as `disconnected`, `timeout` or `cancelled`.
+// `unsupported`, `cancelled` or `closed`, and its sentence says so where it might be doubted; one that may have been done ends
+// as `disconnected`, `timeout`, `cancelled`, `protocol` or `closed`.
 
 import { err, type Result } from '#base/result';
 import type { HostFailure, Limits } from '#control/host';

@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import {
   fakeQemu,
   GREETING,
@@ -292,7 +292,7 @@ describe('QMP', () => {
         peer.send(answer(r, { return: 'prompt' }));
       }
     });
-    const f = await failure(monitor.execute('slow', undefined, { deadlineMs: 40 }));
+    const f = await failure(monitor.execute('slow', undefined, { deadlineMs: 400 }));
     expect([f.kind, f.sentence]).toEqual(['timeout', expect.stringContaining('may still do it')]);
     expect(await monitor.execute('fast', undefined, LIMITS)).toEqual({ ok: true, value: 'prompt' });
     expect(server.peers).toHaveLength(1);
@@ -303,7 +303,7 @@ describe('QMP', () => {
     const cancel = new AbortController();
     const under = failure(monitor.execute('device_del', undefined, { deadlineMs: 60_000, signal: cancel.signal }));
     const waiting = monitor.listen().next(() => true, { deadlineMs: 60_000, signal: cancel.signal });
-    await pause(50);
+    await vi.waitFor(() => expect(server.lines).toHaveLength(2), { timeout: 5000 });
     cancel.abort();
     expect(await under).toMatchObject({ kind: 'cancelled' });
     expect(await failure(waiting)).toMatchObject({ kind: 'cancelled' });
