@@ -28,7 +28,7 @@ export function udevRulesFile(path: string): { readonly directory: string; reado
 
 const NAMES_MEMORY = /\bSUBSYSTEMS?\s*[!=]=\s*"memory"/;
 const NAMES_ANOTHER = /\bSUBSYSTEMS?\s*==\s*"(?!memory")/;
-const SETS_STATE = /\bATTR\{(?:state|online)\}\s*=\s*"|\bENV\{\.?state\}\s*=\s*"/;
+const SETS_STATE = /\b(?:ATTR\{(?:state|online)\}|ENV\{\.?state\})\s*=\s*"/;
 
 /** The rules of a file that are about memory blocks, a line each; "" when there are none. */
 export function memoryRulesOf(text: string): string {
@@ -57,13 +57,29 @@ export function effectiveRules(paths: readonly string[]): readonly string[] {
   return [...byName].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, { path }]) => path);
 }
 
-/** What a file does to blocks that appear: the words that it may write to `state`; "online" for ATTR{online}="1". */
-export function statesWritten(rules: string): readonly string[] {
+/**
+ * What a file does to blocks that appear: the words that it may write to `state`, the last one assigned to a variable that is
+ * written; "online" for ATTR{online}="1".
+ *
+ * @param machine.virtual  whether it runs under a hypervisor, for rules that ask systemd-detect-virt; undefined: not known, and
+ *                         what either would do is listed
+ */
+export function statesWritten(rules: string, machine: { readonly virtual: boolean | undefined }): readonly string[] {
   const words = new Set<string>();
+  let variable = new Set<string>();
   for (const line of rules.split('\n')) {
-    const online = /\bATTR\{online\}\s*=\s*"(\d)"/.exec(line);
-    if (online?.[1] === '1') words.add('online');
-    for (const m of line.matchAll(/\b(?:ATTR\{state\}|ENV\{\.?state\})\s*=\s*"([a-z_]+)"/g)) words.add(m[1] as string);
+    const virt = /systemd-detect-virt/.test(line) ? /\bRESULT\s*([!=])=\s*"none"/.exec(line) : null;
+    const asks = virt === null ? undefined : virt[1] === '!'; // true: the rule is for virtual machines
+    if (asks !== undefined && machine.virtual !== undefined && asks !== machine.virtual) continue;
+    const doubtful = asks !== undefined && machine.virtual === undefined;
+    const set = /\bENV\{\.?state\}\s*=\s*"([a-z_]+)"/.exec(line);
+    if (set !== null) variable = new Set([...(doubtful ? variable : []), set[1] as string]);
+    if (/\bATTR\{state\}\s*=\s*"\$env\{\.?state\}"/.test(line)) for (const word of variable) words.add(word);
+    const word =
+      /\bATTR\{state\}\s*=\s*"([a-z_]+)"/.exec(line) ??
+      /\bRUN(?:\{program\})?\s*\+?=\s*"[^"]*\becho (online(?:_movable|_kernel)?)\b[^"]*\/state\b/.exec(line);
+    if (word !== null) words.add(word[1] as string);
+    if (/\bATTR\{online\}\s*=\s*"1"/.test(line)) words.add('online');
   }
   return [...words].sort();
 }

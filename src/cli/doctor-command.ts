@@ -39,7 +39,10 @@ export function addDoctor(program: Command, io: Io, exit: (code: number) => void
     .option('--strict', 'warnings end with exit 3, too')
     .option('--need <chunks>', 'so many free pieces must be there, each of 2^order pages')
     .option('--order <order>', 'for --need: 0 to 10; 9 is 2 MiB (default: 9)')
-    .option('--prometheus <file>', 'write metrics for node_exporter\'s textfile collector ("-": to stdout)')
+    .option(
+      '--prometheus <file>',
+      'write metrics for node_exporter\'s textfile collector ("-": to stdout), not the report',
+    )
     .addHelpText(
       'after',
       `
@@ -74,12 +77,12 @@ function run(io: Io, options: Options): number {
   if (options.prometheus !== undefined) {
     const { takenAt } = report.source;
     const text = prometheusText(report, verdicts, takenAt === undefined ? undefined : Date.parse(takenAt) / 1000);
-    if (options.prometheus === '-') {
-      io.out(text);
-      return code;
+    if (options.prometheus === '-') io.out(text);
+    else {
+      const failed = writeWhole(options.prometheus, text, { kind: 'metrics of dimmer', isOurs: isPrometheusText });
+      if (failed !== undefined) return complain(io, failed);
     }
-    const failed = writeWhole(options.prometheus, text, { kind: 'metrics of dimmer', isOurs: isPrometheusText });
-    if (failed !== undefined) return complain(io, failed);
+    if (options.json !== true) return code;
   }
   io.out(options.json === true ? formatJson('doctor', report) : formatReport(io, report));
   return code;

@@ -135,7 +135,9 @@ function tryChain(input: PlanInput, twin: PagesTwin, goal: ContiguousGoal, chain
     }
   }
   const machine = machineOf(r);
-  const pieces = piecesOf(machine, goal.order);
+  // As things are, the kernel's own count is better than the twin's: free lists change while page flags are read.
+  const pieces =
+    chain.length === 0 ? observedChunks(twin, input.observation, goal.order) : piecesOf(machine, goal.order);
   return { chain, links, pieces, machine, ...(stoppedBy === undefined ? {} : { stoppedBy }) };
 }
 

@@ -42,42 +42,17 @@ export function policyFindings(twin: Twin, added: readonly AddedRange[], seen: S
     return movableNode ? 'Movable' : 'kernel';
   };
   const rules = rulesOf(twin);
-  const words = [...new Set(rules.flatMap((r) => r.words))];
-  const out: Finding[] = [];
-
-  const deciders = [...(auto === 'offline' ? [] : [auto]), ...words.filter((w) => w !== 'offline')];
-  const zones = [...new Set(deciders.map(zoneOf))];
   const evidence = [
     `auto_online_blocks ${auto}`,
     ...rules.map((r) => `${r.path} writes ${r.words.join(' or ')}`),
     `online_policy ${params.onlinePolicy ?? 'contig-zones (this kernel has no other)'}`,
   ];
-  if (rules.length > 0 && zones.length > 1) {
-    out.push({
-      code: 'udev-conflict',
-      severity: 'warn',
-      sentence: `${auto === 'offline' ? 'udev rules do' : 'the kernel and a udev rule do'} not agree on the zone of added memory: ${zones.map(sayZone).join(' against ')}`,
-      evidence,
-      fix: [
-        `one owner: hide the rule (ln -s /dev/null /etc/udev/rules.d/${nameOf(rules[0]?.path ?? '')}), and echo online_movable > ${AUTO}`,
-      ],
-      provenance: 'measured',
-    });
-  } else if (rules.length > 0) {
-    out.push({
-      code: 'udev-rule',
-      severity: auto === 'offline' && zones[0] === 'kernel' ? 'warn' : 'note',
-      sentence:
-        auto === 'offline'
-          ? `a udev rule onlines added memory, ${sayZone(zones[0] ?? 'kernel')}; when memory is short udev is too slow`
-          : 'a udev rule onlines added memory too, and is always too late: the kernel has done it',
-      evidence,
-      fix: [
-        `let the kernel do it: echo ${zones[0] === 'kernel' ? 'online_movable' : 'online'} > ${AUTO}, and hide the rule (ln -s /dev/null /etc/udev/rules.d/${nameOf(rules[0]?.path ?? '')})`,
-      ],
-      provenance: 'measured',
-    });
-  }
+  // Each decider with the zones that it may choose.
+  const deciders = [...(auto === 'offline' ? [] : [[auto]]), ...rules.map((r) => r.words)].map((words) => [
+    ...new Set(words.filter((w) => w !== 'offline').map(zoneOf)),
+  ]);
+  const zones = [...new Set(deciders.flat())];
+  const out: Finding[] = [...ruleFindings({ auto, rules, deciders, evidence })];
 
   if (params.onlinePolicy === 'auto-movable' && (auto === 'online_movable' || auto === 'online_kernel')) {
     out.push({
@@ -100,7 +75,7 @@ export function policyFindings(twin: Twin, added: readonly AddedRange[], seen: S
     });
   }
   const comes = added.length > 0 || seen.hypervisor !== undefined;
-  if (comes && rules.length === 0 && deciders.length > 0 && zones.every((z) => z === 'kernel')) {
+  if (comes && rules.length === 0 && zones.length > 0 && zones.every((z) => z === 'kernel')) {
     out.push({
       code: 'next-add-one-way',
       severity: 'warn',
@@ -117,17 +92,66 @@ export function policyFindings(twin: Twin, added: readonly AddedRange[], seen: S
   return out;
 }
 
+/** What udev's rules do beside the kernel. */
+function ruleFindings(x: {
+  readonly auto: string;
+  readonly rules: readonly Rule[];
+  readonly deciders: readonly (readonly Zone[])[];
+  readonly evidence: readonly string[];
+}): Finding[] {
+  const { auto, rules, deciders, evidence } = x;
+  const [rule] = rules;
+  if (rule === undefined) return [];
+  const hide = `ln -s /dev/null /etc/udev/rules.d/${nameOf(rule.path)}`;
+  const disagree = deciders.some((a) =>
+    deciders.some((b) => a.length > 0 && b.length > 0 && !a.some((z) => b.includes(z))),
+  );
+  if (disagree) {
+    const who = auto === 'offline' ? 'udev rules do' : 'the kernel and a udev rule do';
+    return [
+      {
+        code: 'udev-conflict',
+        severity: 'warn',
+        sentence: `${who} not agree on the zone of added memory: ${deciders.map(sayZones).join(' against ')}`,
+        evidence,
+        fix: [`one owner: hide the rule (${hide}), and echo online_movable > ${AUTO}`],
+        provenance: 'measured',
+      },
+    ];
+  }
+  const chosen = deciders.flat();
+  const alone = auto === 'offline';
+  return [
+    {
+      code: 'udev-rule',
+      severity: alone && chosen.includes('kernel') ? 'warn' : 'note',
+      sentence: alone
+        ? `a udev rule onlines added memory, to ${sayZones(chosen)}; where memory is short udev comes too late`
+        : 'a udev rule onlines added memory as well, and finds that the kernel has done it',
+      evidence,
+      fix: [`let the kernel do it: echo online_movable > ${AUTO}, and hide the rule (${hide})`],
+      provenance: 'measured',
+    },
+  ];
+}
+
 type Rule = { readonly path: string; readonly words: readonly string[] };
 
 /** Rules that count and write a state, by name as udev reads them. */
 function rulesOf(twin: Twin): Rule[] {
   const { tree } = twin.capture;
+  const cpu = tree.readText('/proc/cpuinfo');
+  const virtual = cpu === undefined ? undefined : /^flags\s*:.*\bhypervisor\b/m.test(cpu);
   const paths = UDEV_DIRECTORIES.flatMap((d) => tree.list(d).map((name) => `${d}/${name}`));
   return effectiveRules(paths)
-    .map((path) => ({ path, words: statesWritten(tree.readText(path) ?? '') }))
+    .map((path) => ({ path, words: statesWritten(tree.readText(path) ?? '', { virtual }) }))
     .filter((r) => r.words.length > 0);
 }
 
 const nameOf = (path: string): string => path.slice(path.lastIndexOf('/') + 1);
-const sayZone = (z: Zone): string =>
-  z === 'kernel' ? 'a kernel zone' : z === 'Movable' ? 'ZONE_MOVABLE' : 'whichever the ratio allows';
+const SAY_ZONE: Readonly<Record<Zone, string>> = {
+  kernel: 'a kernel zone',
+  Movable: 'ZONE_MOVABLE',
+  'by ratio': 'whichever the ratio allows',
+};
+const sayZones = (zones: readonly Zone[]): string => [...new Set(zones)].map((z) => SAY_ZONE[z]).join(' or ');

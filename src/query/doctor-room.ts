@@ -5,14 +5,18 @@
 //           low  │      usable chunks of order o = the lesser of: chunks that are there; whole chunks above that line
 //
 //   need-unmet            fewer usable chunks than were asked for
-//   no-contiguous         a node has no usable piece of order 9 (2 MiB): a huge page would have to be made first
+//   no-contiguous         a node has no usable piece of order 9 (2 MiB): a huge page would have to be made first, by whoever
+//                         asks for one. Usual on a machine whose memory is full of page cache, hence a warning
 //   fragmented            its score is above the mark at which the kernel itself starts to compact (compaction_proactiveness)
-//   below-watermarks      no zone of a node is above its high mark: kswapd works; not one above min: requests wait
-//   kernel-zones-starved  the same for the kernel zones alone, while ZONE_MOVABLE has room that kernel pages may not use
+//   below-watermarks      no zone of a node is above its high mark: a note; above low: kswapd works, a warning; above min:
+//                         requests wait, bad
+//   kernel-zones-starved  no kernel zone is above its high mark, while ZONE_MOVABLE has room that kernel pages may not use;
+//                         bad where not even their inactive page cache would help
 //   ratio-exceeded        more Movable than auto_movable_ratio allows for the kernel memory there is
 //   no-room-for-memmap    the largest DIMM that could be added is smaller than a block, or than what the hypervisor still has
 //
-// The struct pages of added memory take 1/64 of its size from kernel zones that are there already, at add time (lab fact 13).
+// The struct pages of added memory take 1/64 of its size from kernel zones that are there already, at add time (lab fact 13);
+// inactive page cache there makes room, which is not counted on, but makes the difference between a warning and bad.
 // A node's score: each zone's percent of free memory in pieces smaller than order 9, weighted by its size.
 //
 // Source: Linux v6.12 mm/page_alloc.c: __zone_watermark_ok(), pgdat_balanced() of mm/vmscan.c; mm/compaction.c:
@@ -21,11 +25,11 @@
 import { formatSize, plural } from '#base/format';
 import { readMemhpParams } from '#kernfs/memhp-params';
 import { meminfoKb, parseMeminfo } from '#kernfs/meminfo';
-import { isPopulated, type ZoneinfoZone } from '#kernfs/zoneinfo';
+import { isPopulated, statOf, type ZoneinfoZone } from '#kernfs/zoneinfo';
 import { extfragForOrder } from '#mm/extfrag';
 import { PAGE_SIZE, PAGEBLOCK_ORDER } from '#mm/index';
 import type { Twin } from '#twin/index';
-import type { DoctorReport, Finding, Need, Seen } from './doctor.ts';
+import type { DoctorReport, Finding, Need, Seen, Severity } from './doctor.ts';
 import type { AddedRange } from './hot-added.ts';
 
 export type ZoneRoom = {
@@ -40,6 +44,8 @@ export type ZoneRoom = {
   readonly managed: number;
   /** Pages kept free for requests that could use no other zone, as zoneinfo's `protection` says for a movable request. */
   readonly reserve: number;
+  /** Page cache that goes first when memory is short: nr_zone_inactive_file. */
+  readonly inactiveFile: number;
   /** Free chunks by order, 0 to 10. */
   readonly nrFree: readonly number[];
   /** Percent of the free pages in pieces smaller than order 9. */
@@ -72,6 +78,7 @@ export function zoneRooms(twin: Twin, seen: Seen): ZoneRoom[] {
       present: z.present,
       managed: z.managed,
       reserve: reserveOf(z, twin.zones),
+      inactiveFile: statOf(z.stats, 'nr_zone_inactive_file') ?? 0,
       nrFree: padded,
       extfrag: extfragForOrder(padded, PAGEBLOCK_ORDER),
     };
@@ -181,7 +188,7 @@ function contiguous(twin: Twin, { nodes, zones }: RoomInput): Finding[] {
     if (n.order9 === 0) {
       out.push({
         code: 'no-contiguous',
-        severity: 'bad',
+        severity: 'warn',
         sentence: `node ${n.node} has no free piece of 2M that may be used, with ${formatSize(n.freeBytes)} free`,
         evidence: perZone,
         fix: [`dimmer plan contiguous 1 --order 9    # what would make some`, DROP, COMPACT],
@@ -204,21 +211,26 @@ function contiguous(twin: Twin, { nodes, zones }: RoomInput): Finding[] {
   return out;
 }
 
+const BELOW: Readonly<Record<Severity, string>> = {
+  bad: 'min watermark: requests wait until memory is freed',
+  warn: 'low watermark: kswapd is at work',
+  note: 'high watermark: memory is in use, most of it perhaps as page cache',
+};
+
 function watermarks(twin: Twin, zones: readonly ZoneRoom[]): Finding[] {
   const out: Finding[] = [];
   for (const node of new Set(zones.map((z) => z.node))) {
     const mine = zones.filter((z) => z.node === node && z.managed > 0);
     if (mine.length === 0 || mine.some((z) => z.free > z.high)) continue;
-    const stalled = mine.every((z) => z.free <= z.min);
+    const below = (mark: 'min' | 'low'): boolean => mine.every((z) => z.free <= z[mark]);
+    const severity = below('min') ? 'bad' : below('low') ? 'warn' : 'note';
     const meminfo = parseMeminfo(twin.capture.tree.readText('/proc/meminfo') ?? '');
     const swapKb = meminfo.ok ? meminfoKb(meminfo.value, 'SwapTotal') : undefined;
     const swapFreeKb = meminfo.ok ? meminfoKb(meminfo.value, 'SwapFree') : undefined;
     out.push({
       code: 'below-watermarks',
-      severity: stalled ? 'bad' : 'warn',
-      sentence: stalled
-        ? `node ${node} has no zone above its min watermark: requests wait until memory is freed`
-        : `node ${node} has no zone above its high watermark: kswapd is at work`,
+      severity,
+      sentence: `node ${node} has no zone above its ${BELOW[severity]}`,
       evidence: [
         ...mine.map((z) => `${z.zone}: ${z.free} pages free, min ${z.min}, low ${z.low}, high ${z.high}`),
         ...(swapKb === undefined
@@ -240,12 +252,16 @@ function starved(zones: readonly ZoneRoom[]): Finding[] {
   const movable = zones.filter((z) => z.zone === 'Movable' && z.free > z.high);
   if (kernel.length === 0 || movable.length === 0 || kernel.some((z) => z.free > z.high)) return [];
   const free = movable.reduce((n, z) => n + z.free, 0) * PAGE_SIZE;
+  const cacheHelps = kernel.some((z) => z.free + z.inactiveFile > z.high);
   return [
     {
       code: 'kernel-zones-starved',
-      severity: 'bad',
+      severity: cacheHelps ? 'warn' : 'bad',
       sentence: `kernel zones are out of free memory while ${formatSize(free)} are free in ZONE_MOVABLE, where kernel pages may not go`,
-      evidence: kernel.map((z) => `node ${z.node} ${z.zone}: ${z.free} pages free, high watermark ${z.high}`),
+      evidence: kernel.map(
+        (z) =>
+          `node ${z.node} ${z.zone}: ${z.free} pages free, high watermark ${z.high}, ${z.inactiveFile} inactive page cache`,
+      ),
       fix: [
         'offline a free Movable block and bring it back: echo offline, then online_kernel > /sys/devices/system/memory/memoryN/state (it cannot be unplugged any more)',
         'add memory with auto_online_blocks set to online_kernel',
@@ -299,22 +315,25 @@ function largestDimmOf(twin: Twin, zones: readonly ZoneRoom[]): DoctorReport['la
   return { value: bytes, provenance: 'derived' };
 }
 
-function memmapRoom(twin: Twin, { seen }: RoomInput, largest: DoctorReport['largestDimmBytes']): Finding[] {
+function memmapRoom(twin: Twin, { seen, zones }: RoomInput, largest: DoctorReport['largestDimmBytes']): Finding[] {
   const blockBytes = twin.blockPages * PAGE_SIZE;
   const h = seen.hypervisor;
   const left = h?.maxBytes === undefined ? undefined : h.maxBytes - h.baseBytes - h.pluggedBytes;
   const wanted = left === undefined ? blockBytes : Math.max(blockBytes, left);
   if (largest.value >= wanted || (left !== undefined && left < blockBytes)) return [];
   const none = largest.value < blockBytes;
+  const cache = zones.filter(isKernelZone).reduce((n, z) => n + z.inactiveFile, 0) * PAGE_SIZE;
+  const cacheHelps = cache * MEMMAP_SHARE >= blockBytes;
   return [
     {
       code: 'no-room-for-memmap',
-      severity: none ? 'bad' : 'note',
+      severity: !none ? 'note' : cacheHelps ? 'warn' : 'bad',
       sentence: none
-        ? 'there is no room for the memory map of even one more block: adding memory would fail'
+        ? `there is no room for the memory map of even one more block: adding memory would ${cacheHelps ? 'have to drop page cache first' : 'fail'}`
         : `the largest DIMM that could be added now is ${formatSize(largest.value)}, ${formatSize(wanted)} are left below maxmem: its memory map comes out of memory that is there`,
       evidence: [
         `1/${MEMMAP_SHARE} of what is added, out of free memory of the kernel zones above their low watermarks`,
+        `${formatSize(cache)} of inactive page cache there`,
       ],
       fix: [
         'add it in several smaller DIMMs, each online in a kernel zone or with memory_hotplug.memmap_on_memory=1 before the next',
