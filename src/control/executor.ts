@@ -45,7 +45,7 @@ import { Replay, replay, type StepState, type UnitState } from './journal-replay
 import { decodeJournal, JournalEncoder, type JournalProblem } from './journal-text.ts';
 import type { Lock } from './lock.ts';
 import { differences, EXIT_OF, type ExecutionReport, type Left, type StepReport, type UnitReport } from './report.ts';
-import { beforeOf, commandFor, isReached, undoOf } from './undo.ts';
+import { beforeOf, commandFor, isBack, isReached, subjectsOf, undoOf } from './undo.ts';
 
 /** What is going on: every line of the journal, and waiting. */
 export type Progress =
@@ -324,16 +324,21 @@ class Execution {
     }
     // The last word is one observation of all steps together: one way back may have changed what another had put right.
     const seen = await this.#look(this.#clock.nowMs() + UNDO_FLOOR_MS);
+    // Of what several steps changed the first one knows how it was: a block that was offline before its step may not be there
+    // at all after the step that added it is undone.
+    const told = new Set<string>();
     for (const step of touched) {
-      const left = this.#leftOf(step, seen);
+      const before = (this.#state.stateOf(step).before ?? []).filter((c) => subjectsOf(c).some((s) => !told.has(s)));
+      for (const subject of before.flatMap(subjectsOf)) told.add(subject);
+      const left = this.#leftOf(step, before, seen);
       if (left === undefined) this.#undone.add(step.n);
       else this.#left.push(left);
     }
     return false;
   }
 
-  #leftOf(step: Step, seen: Result<Observation, HostFailure>): Left | undefined {
-    const { before = [], undo = [] } = this.#state.stateOf(step);
+  #leftOf(step: Step, before: readonly Condition[], seen: Result<Observation, HostFailure>): Left | undefined {
+    const { undo = [] } = this.#state.stateOf(step);
     if (!seen.ok) {
       const sentence = `nobody knows whether ${before.map(sayCondition).join(' and ')}: ${seen.error.sentence}`;
       return { step: step.n, sentence, commands: undo.map(commandFor) };
@@ -357,7 +362,7 @@ class Execution {
       const isLast = k === undo.length - 1;
       const now = await this.#look(this.#clock.nowMs() + UNDO_FLOOR_MS);
       const isSo = now.ok && isReached(action, now.value) === true;
-      if (isSo && (!isLast || allHold(before, now.value))) continue;
+      if (isSo && (!isLast || before.every((c) => isBack(c, now.value)))) continue;
       await this.log({ kind: 'undo', step: step.n, action });
       const came = await this.#back(step, action, { asked: isSo, ...(isLast ? { before } : {}) });
       await this.log({ kind: 'undone', step: step.n, ok: came.result === 'done', sentence: came.sentence });
@@ -395,7 +400,7 @@ class Execution {
     const { before = [], asked = false } = how;
     return actAndConfirm(this.#host, this.#clock, {
       action,
-      isDone: (x) => isReached(action, x) === true && allHold(before, x),
+      isDone: (x) => isReached(action, x) === true && before.every((c) => isBack(c, x)),
       isBefore: () => true,
       isUnderWay: (x) => isUnderWay(action, x),
       deadlineMs: Math.max(UNDO_FLOOR_MS, step.deadlineMs),

@@ -22,7 +22,7 @@
 
 import { unreachable } from '#base/assert';
 import { blocksWithin, type Observation } from '#plan/observation';
-import type { Action, Condition, OnlineZone, Step } from '#plan/plan';
+import { type Action, type Condition, holds, type OnlineZone, type Step } from '#plan/plan';
 
 /** The word that brings a block back to the zone it is in. Undefined (several zones): it cannot have been taken offline. */
 export const wordOfZone = (zone: string | undefined): OnlineZone =>
@@ -153,6 +153,27 @@ export function isReached(a: Action, o: Observation): boolean | undefined {
       return true;
     default:
       return unreachable(a);
+  }
+}
+
+/** Does it hold again? A block that was offline and is gone by now went with the step that had brought it. */
+export const isBack = (c: Condition, o: Observation): boolean =>
+  holds(c, o) === true || (c.is === 'block' && c.state === 'offline' && !o.blocks.some((b) => b.id === c.block));
+
+/** What a condition is about, by name: "block 34", one name a block. */
+export function subjectsOf(c: Condition): string[] {
+  switch (c.is) {
+    case 'block':
+      return [`block ${c.block}`];
+    case 'blocks':
+      return Array.from({ length: c.last - c.first + 1 }, (_, k) => `block ${c.first + k}`);
+    case 'dimm':
+    case 'virtio-mem':
+      return [`${c.is} ${c.id}`];
+    case 'hugepages':
+      return [`hugepages ${c.node ?? 'all'} ${c.pageBytes}`];
+    default:
+      return [c.is];
   }
 }
 

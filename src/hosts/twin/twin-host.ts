@@ -118,8 +118,7 @@ export class TwinHost implements Host {
     const dimms = options.dimms ?? [];
     const isThere = (d: Dimm): boolean =>
       machine.block(toBlockId(d.addr / PAGE_SIZE / machine.blockPages)) !== undefined;
-    const known = dimms.filter(isThere).reduce((n, d) => n + d.bytes, 0);
-    const baseBytes = machine.spec.ram.reduce((n, r) => n + (r.end - r.start) * PAGE_SIZE, 0) - known;
+    const baseBytes = bootBytes(machine.spec, dimms);
     this.hypervisor = new Hypervisor({
       baseBytes,
       slots: options.slots ?? 16,
@@ -404,6 +403,14 @@ export class TwinHost implements Host {
     return undefined;
   }
 }
+
+/** RAM that was there when the machine was switched on, without what DIMMs brought then. */
+const bootBytes = (spec: MachineSpec, dimms: readonly Dimm[]): number =>
+  spec.ram.reduce((n, r) => {
+    const [start, end] = [r.start * PAGE_SIZE, r.end * PAGE_SIZE];
+    const own = dimms.map((d) => Math.max(0, Math.min(end, d.addr + d.bytes) - Math.max(start, d.addr)));
+    return own.reduce((left, bytes) => left - bytes, n + end - start);
+  }, 0);
 
 /** The caller was killed: it does not see the end. */
 const never = <T>(): Promise<T> => new Promise<T>(() => {});
