@@ -22,6 +22,7 @@ import type { Host, HostFailure } from '#control/host';
 import { type Complaint, EXIT, type ExitCode } from './exit-code.ts';
 import type { Io } from './io.ts';
 import { Progress } from './progress.ts';
+import { formatMs } from './style.ts';
 
 export const LIVE_FORMS = 'host, qemu:QMP_SOCKET,agent=SOCKET, libvirt:DOMAIN or proxmox:VMID';
 
@@ -102,12 +103,20 @@ export async function fetchCapture(
   const ticks = setInterval(say, 1000);
   try {
     const captured = await untilInterrupt((signal) => host.capture({ deadlineMs, signal }));
-    return captured.ok ? captured : err(complaintOfFailure(source, captured.error));
+    return captured.ok ? captured : err(complaintOfFailure(source, unfetched(captured.error, deadlineMs)));
   } finally {
     clearInterval(ticks);
     progress.end();
     await host.close();
   }
+}
+
+/** The whole fetch in one sentence: of a deadline and of Ctrl-C, the request that they happened to meet says little. */
+function unfetched(failure: HostFailure, deadlineMs: number): HostFailure {
+  if (failure.kind === 'cancelled') return { ...failure, sentence: 'reading it was interrupted' };
+  if (failure.kind !== 'timeout') return failure;
+  const sentence = `it was not read within ${formatMs(deadlineMs)} (--timeout gives it longer): ${failure.sentence}`;
+  return { ...failure, sentence };
 }
 
 /** Runs something that Ctrl-C (SIGINT, SIGTERM) ends through its signal; the second one ends the process, as ever. */

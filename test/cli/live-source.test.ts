@@ -133,13 +133,19 @@ describe('a guest as a source', () => {
     ['closed', 2],
     ['denied', 4],
     ['unsupported', 4],
-    ['timeout', 124],
-    ['cancelled', 130],
   ] as const)('LV3 a fetch that is %s is one sentence that names the guest, and exit %i', async (kind, code) => {
     const hosts = failing(kind, 'that is how it went.');
     const ran = await run(['check', '--from', GUEST], hosts);
     expect(ran).toEqual({ code, out: '', err: `dimmer: ${GUEST}: that is how it went\n` });
     expect(hosts.asked.closed).toBe(1);
+  });
+
+  it('LV3 of the deadline and of Ctrl-C it says what they were about', async () => {
+    const late = await run(['check', '--from', GUEST], failing('timeout', 'no answer within 0 ms'));
+    const said = `dimmer: ${GUEST}: it was not read within 1min (--timeout gives it longer): no answer within 0 ms\n`;
+    expect(late).toEqual({ code: 124, out: '', err: said });
+    const stopped = await run(['check', '--from', GUEST], failing('cancelled', 'cancelled before it was sent'));
+    expect(stopped).toEqual({ code: 130, out: '', err: `dimmer: ${GUEST}: reading it was interrupted\n` });
   });
 
   it('LV3 no file appears when the fetch fails', async () => {
@@ -172,7 +178,7 @@ describe('a guest as a source', () => {
         }),
     );
     const ran = await run(['check', '--from', GUEST], hosts);
-    expect(ran).toEqual({ code: 130, out: '', err: `dimmer: ${GUEST}: it was cancelled\n` });
+    expect(ran).toEqual({ code: 130, out: '', err: `dimmer: ${GUEST}: reading it was interrupted\n` });
     expect(process.listenerCount('SIGINT')).toBe(before);
   });
 
