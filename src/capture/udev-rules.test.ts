@@ -32,7 +32,7 @@ const kept = (files: Readonly<Record<string, string | undefined>>): Record<strin
 };
 
 describe('rules about memory', () => {
-  it('DR9 a capture holds them and nothing else of the files', () => {
+  it('DO9 a capture holds them and nothing else of the files', () => {
     expect(
       kept({
         '/usr/lib/udev/rules.d/40-vendor.rules': VARIABLE,
@@ -51,7 +51,7 @@ describe('rules about memory', () => {
     });
   });
 
-  it('DR9 a file hides those of its name in later places, empty, linked to /dev/null, or about other things', () => {
+  it('DO9 a file hides those of its name in later places, empty, linked to /dev/null, or about other things', () => {
     const vendor = { '/usr/lib/udev/rules.d/40.rules': PLAIN, '/lib/udev/rules.d/40.rules': PLAIN };
     expect(Object.keys(kept(vendor))).toEqual(['/usr/lib/udev/rules.d/40.rules']);
     for (const mine of ['', FOREIGN, undefined])
@@ -61,7 +61,7 @@ describe('rules about memory', () => {
     ]);
   });
 
-  it('DR9 whoever makes a tree: rules about other things do not get in, and no other path of /etc does', () => {
+  it('DO9 whoever makes a tree: rules about other things do not get in, and no other path of /etc does', () => {
     const file = (path: string, text: string) => ({ path, kind: 'text' as const, text, startedMs: 0, endedMs: 0 });
     expect(new RecordedTree([file('/etc/udev/rules.d/1.rules', FOREIGN), file('/proc/a', 'b')]).files).toHaveLength(1);
     for (const path of [
@@ -74,7 +74,7 @@ describe('rules about memory', () => {
     expect(isKernelPath('/etc/udev/rules.d/40-a.rules')).toBe(true);
   });
 
-  it('DR8 what a rule writes: directly, by a variable, by a program, or to `online`', () => {
+  it('DO8 what a rule writes: directly, by a variable, by a program, or to `online`', () => {
     const writes = (text: string, virtual?: boolean): readonly string[] =>
       statesWritten(memoryRulesOf(text), { virtual });
     expect(writes(PLAIN)).toEqual(['online_movable']);
@@ -90,7 +90,7 @@ describe('rules about memory', () => {
     expect(writes(FOREIGN)).toEqual([]);
   });
 
-  it('DR9 rules count by name, as udev reads them', () => {
+  it('DO9 rules count by name, as udev reads them', () => {
     expect(
       effectiveRules([
         '/lib/udev/rules.d/b.rules',

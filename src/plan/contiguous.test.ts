@@ -61,13 +61,13 @@ describe('contiguous memory on a real guest', () => {
   const compact = gives(tooMany, COMPACT);
   const both = gives(tooMany, `${DROP}, ${COMPACT}`);
 
-  it('PC3 enough is enough: the last piece that is there decides', () => {
+  it('CG3 enough is enough: the last piece that is there decides', () => {
     expect(now).toBe(observedChunks(demo.twin, demo.observation, 9).usable);
     expect(planContiguous(want(now), demo)).toMatchObject({ feasible: true, units: [], rejected: [] });
     expect(planContiguous(want(now + 1), demo).units).not.toEqual([]);
   });
 
-  it('PC1 the gentlest chain that reaches the number is the plan; the gentler ones are told with what they give', () => {
+  it('CG1 the gentlest chain that reaches the number is the plan; the gentler ones are told with what they give', () => {
     expect(compact).toBeGreaterThan(now);
     expect(drop).toBeGreaterThan(compact); // so that compact alone is never the plan here
     expect(both).toBeGreaterThan(drop);
@@ -80,7 +80,7 @@ describe('contiguous memory on a real guest', () => {
     expect(actionsOf(planContiguous(want(compact), only(demo, 'compact')))).toEqual(['compact']);
   });
 
-  it('PC4 doing the steps gives what was predicted, and the machine is sound', () => {
+  it('CG4 doing the steps gives what was predicted, and the machine is sound', () => {
     for (const n of [drop, both]) {
       const p = planContiguous(want(n), demo);
       const m = done(p, demo);
@@ -92,13 +92,13 @@ describe('contiguous memory on a real guest', () => {
     }
   });
 
-  it('PC6 memory that is short is not called a matter of contiguity', () => {
+  it('CG6 memory that is short is not called a matter of contiguity', () => {
     expect(tooMany).toMatchObject({ feasible: false, units: [] });
     expect(tooMany.summary).toContain('not for want of contiguity');
     expect(tooMany.summary).toContain(`${both} can be had after: ${DROP}, ${COMPACT}`);
   });
 
-  it('PC6 what holds the rest is what a walk over all frames finds', () => {
+  it('CG6 what holds the rest is what a walk over all frames finds', () => {
     const m = demo.twin.machine;
     const rest = restOf(m, 9);
     const spoiled = new Set<number>();
@@ -118,12 +118,12 @@ describe('contiguous memory on a real guest', () => {
     expect(rest.groups.map((g) => g.pieces)).toEqual(rest.groups.map((g) => g.pieces).sort((a, b) => b - a));
   });
 
-  it('PC9 every step is best effort but the last', () => {
+  it('CG9 every step is best effort but the last', () => {
     const steps = planContiguous(want(both), demo).units.flatMap((u) => u.steps);
     expect(steps.map((s) => s.bestEffort)).toEqual([true, undefined]);
   });
 
-  it('PC8 huge pages: the pool is raised last, and everything before is best effort', () => {
+  it('CG8 huge pages: the pool is raised last, and everything before is best effort', () => {
     const total = 64;
     const hugePages = [0, 1].map((node) => ({ node, bytes: 2 ** 21, total: total / 2, free: 0 }));
     const input = { ...demo, observation: { ...demo.observation, hugePages } };
@@ -141,7 +141,7 @@ describe('contiguous memory on a real guest', () => {
     });
   });
 
-  it('PC10 what the host cannot do is not planned, and told', () => {
+  it('CG10 what the host cannot do is not planned, and told', () => {
     const p = planContiguous(want(drop), only(demo, 'compact'));
     expect(p.feasible).toBe(false);
     expect(p.rejected.find((r) => r.name === DROP)?.reason).toBe('a made-up machine cannot do it (drop-caches)');
@@ -154,7 +154,7 @@ describe('contiguous memory on a real guest', () => {
 describe('contiguous memory in drawn worlds', () => {
   const EVACUATE = ['offline-block', 'online-block'] as const;
 
-  it('PC5 a block goes offline and comes back to its zone; only as many as are needed', () => {
+  it('CG5 a block goes offline and comes back to its zone; only as many as are needed', () => {
     const world = drawnWorld({
       blocks: [32, 33, 34, 35].map((id) => ({ id, zone: id === 32 ? ('Normal' as const) : ('Movable' as const) })),
       frames: [...sprinkled(33, WORD.anon), ...sprinkled(34, WORD.anon)],
@@ -175,7 +175,7 @@ describe('contiguous memory in drawn worlds', () => {
     }
   });
 
-  it('PC5 a block of a kernel zone comes back to a kernel zone', () => {
+  it('CG5 a block of a kernel zone comes back to a kernel zone', () => {
     const world = drawnWorld({
       blocks: [32, 33, 34].map((id) => ({ id, zone: 'Normal' as const })),
       frames: sprinkled(33, WORD.anon),
@@ -185,7 +185,7 @@ describe('contiguous memory in drawn worlds', () => {
     expect(p.units[0]?.steps[1]?.effect[0]).toEqual({ is: 'block', block: 33, state: 'online', zone: 'Normal' });
   });
 
-  it('PC5 huge pages of a pool are not taken out of it, and no zone falls below its high watermark', () => {
+  it('CG5 huge pages of a pool are not taken out of it, and no zone falls below its high watermark', () => {
     const blocks = [32, 33].map((id) => ({ id, zone: 'Normal' as const }));
     const huge = [
       [pfnOf(33, 3), 1, WORD.hugetlbHead],
@@ -202,7 +202,7 @@ describe('contiguous memory in drawn worlds', () => {
     expect(JSON.stringify(short.rejected)).toContain('below its high watermark');
   });
 
-  it('PC2 pieces that would have to stay free are not counted', () => {
+  it('CG2 pieces that would have to stay free are not counted', () => {
     const blocks = [{ id: 32, zone: 'Normal' as const }];
     expect(planContiguous(want(64), drawnWorld({ blocks })).feasible).toBe(true);
     const marked = drawnWorld({ blocks, min: { '0 Normal': 4096 } });
@@ -213,7 +213,7 @@ describe('contiguous memory in drawn worlds', () => {
     expect(planContiguous(want(most + 1), marked)).toMatchObject({ feasible: false });
   });
 
-  it('PC6 only a reboot helps where one page in each piece stays, and the holder is named', () => {
+  it('CG6 only a reboot helps where one page in each piece stays, and the holder is named', () => {
     const p = planContiguous(
       want(65),
       drawnWorld({ blocks: [32, 33].map((id) => ({ id, zone: 'Normal' as const })), frames: sprinkled(33, WORD.slab) }),
@@ -225,7 +225,7 @@ describe('contiguous memory in drawn worlds', () => {
     expect(p.rejected.at(-1)).toEqual({ name: 'holds 64 pieces', reason: 'slab: 64 pages (unmovable)' });
   });
 
-  it('PC7 without page flags: what is free, or a bound that says so', () => {
+  it('CG7 without page flags: what is free, or a bound that says so', () => {
     const { kpageflags, ...capture } = syntheticCapture({
       blocks: [32, 33].map((id) => ({ id, zone: 'Normal' as const })),
       frames: sprinkled(33, WORD.anon),
@@ -246,7 +246,7 @@ describe('contiguous memory in drawn worlds', () => {
     );
   });
 
-  it('PC7 the machine that changed between the two looks is planned again', () => {
+  it('CG7 the machine that changed between the two looks is planned again', () => {
     const input = drawnWorld({ blocks: [{ id: 32, zone: 'Normal' }] });
     const observation = { ...input.observation, blocks: [] };
     expect(planContiguous(want(1), { ...input, observation }).summary).toContain('plan again');

@@ -97,10 +97,10 @@ const dimm = (id: string, block: number, blocks: number, slot = 0): object => ({
   data: { id, addr: block * BLOCK, size: blocks * BLOCK, node: 0, slot, memdev: `/objects/mem-${id}` },
 });
 
-it('DR1 a healthy machine has no findings', () => expect(codes(HEALTHY)).toEqual([]));
+it('DO1 a healthy machine has no findings', () => expect(codes(HEALTHY)).toEqual([]));
 
 describe('blocks', () => {
-  it('DR5 an added block in a kernel zone: one-way with a kernel page, open without', () => {
+  it('DO5 an added block in a kernel zone: one-way with a kernel page, open without', () => {
     const files = qmp([dimm('dimm1', 33, 2)]);
     const held = { blocks: normal(32, 33, 34), frames: [[pfnOf(33, 3), 5, WORD.slab]] } as const;
     const shut = find('one-way-door', held, files);
@@ -113,7 +113,7 @@ describe('blocks', () => {
     expect(codes({ blocks: [...normal(32), ...movable(33, 34)] }, files)).toEqual([]);
   });
 
-  it('DR4 memory is called added on evidence only', () => {
+  it('DO4 memory is called added on evidence only', () => {
     const frames = [[pfnOf(34), 1, WORD.slab]] as const;
     const two = `${bootRam(32, 33)}${bootRam(34, 35)}`;
     const names = (world: SyntheticWorld, files: Files = {}): string[] =>
@@ -135,14 +135,14 @@ describe('blocks', () => {
     expect(names({ ...mixed, iomem: '00000000-00000000 : System RAM\n' })).toEqual([]); // hidden
   });
 
-  it('DR6 a block that is going offline is told, with its number', () => {
+  it('DO6 a block that is going offline is told, with its number', () => {
     const f = find('going-offline', { blocks: [...normal(32), { id: 33, zone: 'Movable', state: 'going-offline' }] });
     expect(f?.severity).toBe('bad');
     expect(f?.sentence).toContain('block 33 is going offline');
     expect(f?.fix.join()).toContain('/sys/devices/system/memory/memory33/state');
   });
 
-  it('DR7 poisoned frames are told with their range; a count without frames is remembered', () => {
+  it('DO7 poisoned frames are told with their range; a count without frames is remembered', () => {
     const world = { blocks: normal(32, 33), frames: [[pfnOf(33, 1), 2, WORD.poisoned]] } as const;
     const corrupted = { '/proc/meminfo': 'MemTotal: 1 kB\nMemFree: 1 kB\nHardwareCorrupted: 8 kB\n' };
     const boot = find('poisoned', world, corrupted);
@@ -158,7 +158,7 @@ describe('blocks', () => {
     ]);
   });
 
-  it('DR13 memmap_on_memory that is set and without effect', () => {
+  it('DO13 memmap_on_memory that is set and without effect', () => {
     const files = { ...qmp([dimm('d1', 33, 1)]), [`${PARAMS}/memmap_on_memory`]: 'Y\n' };
     const plain = { blocks: [...normal(32), ...movable(33)] };
     expect(find('memmap-on-memory-idle', plain, files)?.sentence).toContain('memmap_on_memory is Y');
@@ -172,7 +172,7 @@ describe('blocks', () => {
 describe('policy', () => {
   const policy = (files: Files): string[] => codes(HEALTHY, files).map((c) => c.replace(/^\w+ /, ''));
 
-  it('DR8 kernel and rule contradict exactly when they would choose different zones', () => {
+  it('DO8 kernel and rule contradict exactly when they would choose different zones', () => {
     expect(policy({ [AUTO]: 'online_movable\n', [UDEV]: rule('online') })).toEqual(['udev-conflict']);
     expect(policy({ [AUTO]: 'online_kernel\n', [UDEV]: rule('online_movable') })).toEqual(['udev-conflict']);
     expect(policy({ [AUTO]: 'online\n', [UDEV]: rule('online_kernel') })).toEqual(['udev-rule']);
@@ -185,13 +185,13 @@ describe('policy', () => {
     for (const word of ['offline', 'online_movable']) expect(policy({ [AUTO]: `${word}\n` }), word).toEqual([]);
   });
 
-  it('DR8 a rule alone is a warning where it chooses a kernel zone, else a note', () => {
+  it('DO8 a rule alone is a warning where it chooses a kernel zone, else a note', () => {
     const severity = (files: Files): string | undefined => find('udev-rule', HEALTHY, files)?.severity;
     expect(severity({ [AUTO]: 'offline\n', [UDEV]: rule('online') })).toBe('warn');
     expect(severity({ [AUTO]: 'offline\n', [UDEV]: rule('online_movable') })).toBe('note');
   });
 
-  it('DR8 a policy that is never asked, and one that always says the same', () => {
+  it('DO8 a policy that is never asked, and one that always says the same', () => {
     const auto = { [`${PARAMS}/online_policy`]: 'auto-movable\n' };
     for (const word of ['online_movable', 'online_kernel'])
       expect(policy({ ...auto, [AUTO]: `${word}\n` }), word).toEqual(['policy-idle']);
@@ -201,7 +201,7 @@ describe('policy', () => {
     ]);
   });
 
-  it('DR8 added memory that would go to a kernel zone is told where memory does come', () => {
+  it('DO8 added memory that would go to a kernel zone is told where memory does come', () => {
     const files = qmp([], { max: 4 * GIB });
     for (const word of ['online', 'online_kernel']) {
       expect(policy({ [AUTO]: `${word}\n` }), word).toEqual([]);
@@ -218,14 +218,14 @@ describe('room', () => {
     word: readonly [number, number],
   ): readonly [number, number, readonly [number, number]] => [pfnOf(block), 32768, word];
 
-  it('DR10 kernel zones without memory while ZONE_MOVABLE has some', () => {
+  it('DO10 kernel zones without memory while ZONE_MOVABLE has some', () => {
     const world = { blocks: [...normal(32), ...movable(33)], min: { '0 Normal': 100 }, iomem: bootRam(32, 33) };
     const boot = { '/proc/cmdline': 'movablecore=128M\n' };
     expect(codes({ ...world, frames: [full(32, WORD.anon)] }, boot)).toContain('bad kernel-zones-starved');
     expect(codes({ ...world, frames: [full(33, WORD.anon)] }, boot)).not.toContain('bad kernel-zones-starved');
   });
 
-  it('DR10 DR12 inactive page cache of kernel zones makes the difference between bad and a warning', () => {
+  it('DO10 DO12 inactive page cache of kernel zones makes the difference between bad and a warning', () => {
     const world = {
       blocks: [...normal(32), ...movable(33)],
       frames: [[pfnOf(32), 32768 - 256, WORD.anon]] as const,
@@ -241,7 +241,7 @@ describe('room', () => {
     expect(codes(world, cached(44))).toEqual(['bad kernel-zones-starved', 'bad no-room-for-memmap']); // high is 300
   });
 
-  it('DR10 more Movable than auto_movable_ratio allows', () => {
+  it('DO10 more Movable than auto_movable_ratio allows', () => {
     const boot = { '/proc/cmdline': 'movablecore=128M\n' };
     const world = (n: number): SyntheticWorld => ({
       blocks: [...normal(32), ...movable(...Array.from({ length: n }, (_, k) => 33 + k))],
@@ -255,7 +255,7 @@ describe('room', () => {
   const sprinkled = (block: number, pageblocks: number): NonNullable<SyntheticWorld['frames']> =>
     Array.from({ length: pageblocks }, (_, k) => [pfnOf(block, k) + 9, 1, WORD.anon] as const);
 
-  it('DR11 a node without one usable piece of 2M, or in pieces beyond the mark of the kernel, is a warning', () => {
+  it('DO11 a node without one usable piece of 2M, or in pieces beyond the mark of the kernel, is a warning', () => {
     const blocks = normal(32);
     expect(codes({ blocks, frames: sprinkled(32, 64) })).toEqual(['warn no-contiguous']);
     expect(codes({ blocks, frames: sprinkled(32, 63) })).toEqual(['warn fragmented']); // 98 % of what is free
@@ -264,7 +264,7 @@ describe('room', () => {
     expect(codes({ blocks, frames: sprinkled(32, 50) }, eager)).toEqual(['warn fragmented']);
   });
 
-  it('DR11 watermarks: below high is a note, below low a warning, below min bad; one zone above is enough', () => {
+  it('DO11 watermarks: below high is a note, below low a warning, below min bad; one zone above is enough', () => {
     const used = [pfnOf(32), 32768 - 1024, WORD.anon] as const;
     const at = (min: number): string | undefined =>
       find('below-watermarks', { blocks: normal(32), frames: [used], min: { '0 Normal': min } })?.severity;
@@ -274,7 +274,7 @@ describe('room', () => {
     ).not.toContain('bad below-watermarks');
   });
 
-  it('DR3 only pieces above the low watermark are counted for --need', () => {
+  it('DO3 only pieces above the low watermark are counted for --need', () => {
     const world = { blocks: normal(32), min: { '0 Normal': 4096 } };
     const most = Math.floor((32768 - 5120) / 512);
     expect(findings(world, {}, { chunks: most, order: 9 })).toEqual([]);
@@ -286,7 +286,7 @@ describe('room', () => {
     expect(findings(world, free, { chunks: 100, order: 9 })[0]?.evidence[1]).toContain('7 free huge pages of 2M');
   });
 
-  it('DR12 the largest DIMM is 64 times what kernel zones have above their low marks', () => {
+  it('DO12 the largest DIMM is 64 times what kernel zones have above their low marks', () => {
     const { report } = examined({ blocks: normal(32), min: { '0 Normal': 4096 } });
     expect(report.largestDimmBytes.value).toBe(Math.floor(((32768 - 5120) * 4096 * 64) / BLOCK) * BLOCK);
     const none = { blocks: [...normal(32), ...movable(33)], frames: [[pfnOf(32), 32768 - 256, WORD.anon]] as const };
@@ -298,7 +298,7 @@ describe('room', () => {
 });
 
 describe('from outside', () => {
-  it('DR14 a DIMM that the guest does not have, has in part, or has offline', () => {
+  it('DO14 a DIMM that the guest does not have, has in part, or has offline', () => {
     const missing = find('dimm-not-in-guest', HEALTHY, qmp([dimm('d1', 40, 2)]));
     expect(missing?.severity).toBe('bad');
     expect(missing?.sentence).toContain('the guest has nothing of it');
@@ -312,7 +312,7 @@ describe('from outside', () => {
     expect(codes({ blocks: [...normal(32), ...movable(33)] }, qmp([dimm('d1', 33, 1)]))).toEqual([]);
   });
 
-  it('DR14 virtio-mem that is not at its size, a balloon, slots, maxmem', () => {
+  it('DO14 virtio-mem that is not at its size, a balloon, slots, maxmem', () => {
     const device = (requested: number, size: number): object => ({
       type: 'virtio-mem',
       data: {
@@ -338,7 +338,7 @@ describe('from outside', () => {
   });
 });
 
-it('DR15 every metric has HELP and TYPE before it, the prefix, and labels without an address', () => {
+it('DO15 every metric has HELP and TYPE before it, the prefix, and labels without an address', () => {
   const { metrics } = examined({ blocks: normal(32, 33) }, {}, { chunks: 1000, order: 9 });
   expect(isPrometheusText(metrics)).toBe(true);
   const typed = new Set<string>();

@@ -14,20 +14,20 @@ describe('dimmer doctor', () => {
     ['doctor', demo],
     ['doctor-busy-dimm', busyDimm],
     ['doctor-prometheus', [...demo, '--prometheus', '-']],
-  ] as const)('DR1 %s prints', async (name, argv) => {
+  ] as const)('DO1 %s prints', async (name, argv) => {
     const { code, out, err } = doctor(...argv);
     expect([code, err]).toEqual([0, '']);
     await expect(out).toMatchFileSnapshot(`../golden/cli/${name}.txt`);
     if (name === 'doctor') expect(doctor(...argv).out).toBe(out);
   });
 
-  it('DR2 warnings count with --strict only', () => {
+  it('DO2 warnings count with --strict only', () => {
     expect(doctor(...busyDimm).code).toBe(0);
     expect(doctor(...busyDimm, '--strict').code).toBe(3);
     expect(doctor(...demo, '--strict').code).toBe(0);
   });
 
-  it('DR2 what makes no sense is one sentence and exit 2', () => {
+  it('DO2 what makes no sense is one sentence and exit 2', () => {
     for (const [argv, sentence] of [
       [['--order', '9'], '--order belongs to --need CHUNKS'],
       [['--need', 'x'], '--need takes a number of pieces, not "x"'],
@@ -42,7 +42,7 @@ describe('dimmer doctor', () => {
     }
   });
 
-  it('DR3 a launch script is told whether its pieces are there: the very last one decides', () => {
+  it('DO3 a launch script is told whether its pieces are there: the very last one decides', () => {
     const usable = JSON.parse(doctor(...demo, '--json', '--need', '1', '--order', '9').out).need.usable as number;
     const met = doctor(...demo, '--need', `${usable}`);
     expect([met.code, met.out.split('\n').at(-2)]).toEqual([
@@ -54,7 +54,7 @@ describe('dimmer doctor', () => {
     expect(unmet.out).toContain(`dimmer plan contiguous ${usable + 1} --order 9`);
   });
 
-  it('DR15 writes metrics whole, over its own only', () => {
+  it('DO15 writes metrics whole, over its own only', () => {
     const file = join(scratchDirectory(), 'dimmer.prom');
     expect(doctor(...demo, '--prometheus', file)).toEqual({ code: 0, out: '', err: '' });
     const metrics = doctor(...demo, '--prometheus', '-').out;
@@ -66,7 +66,7 @@ describe('dimmer doctor', () => {
     expect(doctor(...demo, '--prometheus', '/proc/x.prom').code).toBe(2);
   });
 
-  it('DR1 without page flags it says so, and answers what counters tell', () => {
+  it('DO1 without page flags it says so, and answers what counters tell', () => {
     const { code, out } = doctor('--sysroot', unpacked(BUSY_DIMM, { pages: false }));
     expect(code).toBe(0);
     expect(out).toContain('the pages themselves were not seen');
