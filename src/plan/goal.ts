@@ -29,6 +29,9 @@ function sizeOf(word: string): number | undefined {
   return bytes === 0 ? undefined : bytes;
 }
 
+/** An id that QEMU takes. Follows QEMU v7.2 util/id.c: id_wellformed(). */
+export const isDeviceId = (id: string): boolean => /^[A-Za-z][A-Za-z0-9._-]{0,127}$/.test(id);
+
 export function removeGoal(target: string): Result<GoalOf<'remove'>, string> {
   const kind = target.slice(0, Math.max(0, target.indexOf(':')));
   if (!TARGETS.includes(kind) || target.length === kind.length + 1) {

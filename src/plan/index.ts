@@ -1,5 +1,6 @@
 // dimmer/plan: what could be done to a machine, compared by doing it on forks of its twin; and the plan that does it.
 
+export { checkPlan, readPlan } from './check-plan.ts';
 export { type ContiguousGoal, planContiguous } from './contiguous.ts';
 export { addGoal, removeGoal, resizeGoal, sizeWord } from './goal.ts';
 export { HELPS, type Help } from './help.ts';
@@ -30,5 +31,5 @@ export {
   type Unit,
 } from './plan.ts';
 export type { PlanInput, PlanOptions } from './plan-input.ts';
-export { type PlannedGoal, plan } from './planner.ts';
+export { plan } from './planner.ts';
 export { compareRemoval, type LeftGroup, type RemovalComparison, type RemovalStage } from './removal.ts';

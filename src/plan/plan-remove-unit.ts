@@ -13,6 +13,7 @@
 import { formatSize, hex, plural } from '#base/format';
 import { type Blocker, PAGE_SIZE } from '#mm/index';
 import type { BlockVerdict } from '#twin/index';
+import { isDeviceId } from './goal.ts';
 import { type BlockSeen, blocksWithin, type DimmSeen } from './observation.ts';
 import type { Rejected } from './plan.ts';
 import { type PlanInput, type PlanOptions, type StepDraft, type UnitDraft, worstFirst } from './plan-input.ts';
@@ -66,12 +67,14 @@ export function offlineUnit(
 
   const steps: StepDraft[] = [];
   const doubts: string[] = [];
+  let allDone = true;
   for (const alone of verdicts.sort(worstFirst)) {
     const b = blocks.find((x) => x.id === alone.block) as BlockSeen; // verdicts are of blocks
     const done = after.offline(b.id);
     if (done === undefined) continue;
     const { verdict } = done;
     if (!done.done && options.force !== true) return { unit: undefined, rejected: [sayRefused(verdict)] };
+    allDone &&= done.done;
     const risk = riskOf(b, verdict, done.done, after);
     if (risk !== undefined) doubts.push(`block ${b.id}: ${risk}`);
     steps.push(offlineStep(o, b, { pagesToMove: verdict.pagesToMigrate, ms: verdict.predictedMs }, risk));
@@ -80,7 +83,7 @@ export function offlineUnit(
   if (dimm !== undefined) {
     const there = what.ids.filter((id) => o.blocks.some((b) => b.id === id)).length;
     const whole = there * o.blockBytes === dimm.size;
-    const refused = whole && doubts.length === 0 ? after.remove(dimm.addr, dimm.size) : undefined;
+    const refused = whole && allDone ? after.remove(dimm.addr, dimm.size) : undefined;
     if (refused !== undefined && options.force !== true)
       return { unit: undefined, rejected: [{ name: what.name, reason: refused.message }] };
     steps.push(removeDimmStep(o, dimm));
@@ -91,12 +94,15 @@ export function offlineUnit(
 }
 
 /** A DIMM of the hypervisor: its blocks offline, then it goes. */
-export const dimmUnit = (input: PlanInput, options: PlanOptions, before: Rehearsal, dimm: DimmSeen): Tried =>
-  offlineUnit(input, options, before, {
-    name: `dimm:${dimm.id}`,
-    ids: blocksWithin(input.observation, dimm.addr, dimm.size),
-    dimm,
-  });
+export function dimmUnit(input: PlanInput, options: PlanOptions, before: Rehearsal, dimm: DimmSeen): Tried {
+  const name = `dimm:${dimm.id}`;
+  if (!isDeviceId(dimm.id) || !isDeviceId(dimm.memdev)) {
+    const reason = `the DIMM at 0x${hex(dimm.addr)} has no id that a request could name`;
+    return { unit: undefined, rejected: [{ name, reason }] };
+  }
+  const ids = blocksWithin(input.observation, dimm.addr, dimm.size);
+  return offlineUnit(input, options, before, { name, ids, dimm });
+}
 
 /** One sentence, or none when nothing is known against the step. */
 function riskOf(b: BlockSeen, v: BlockVerdict, done: boolean, after: Rehearsal): string | undefined {

@@ -121,8 +121,16 @@ function wantedOf(target: string, input: PlanInput): Result<readonly Wanted[], s
       .map((id) => ({ kind: 'blocks', name: `block:${id}`, ids: [id] }));
   if (kind !== 'node' || h === undefined) return ok(each(ids));
   const dimms = h.dimms.filter((d) => d.node === Number(rest));
-  const ofDimms = new Set(dimms.flatMap((d) => blocksWithin(o, d.addr, d.size)));
-  return ok([...dimms.map((dimm): Wanted => ({ kind: 'dimm', dimm })), ...each(ids.filter((id) => !ofDimms.has(id)))]);
+  const devices = h.virtioMem.filter((v) => v.node === Number(rest));
+  const ofDevices = new Set([
+    ...dimms.flatMap((d) => blocksWithin(o, d.addr, d.size)),
+    ...devices.flatMap((v) => blocksWithin(o, v.addr, v.maxSize)),
+  ]);
+  return ok([
+    ...dimms.map((dimm): Wanted => ({ kind: 'dimm', dimm })),
+    ...devices.filter((v) => v.size > 0).map((device): Wanted => ({ kind: 'virtio-mem', device })),
+    ...each(ids.filter((id) => !ofDevices.has(id))),
+  ]);
 }
 
 const sameBlocks = (a: readonly number[], b: readonly number[]): boolean =>

@@ -80,8 +80,13 @@ export function inputOf(capture: Capture, h: MadeUp | undefined): PlanInput & { 
 
 const captures = new Map<string, Capture>();
 
-/** A capture of test/golden. */
+const inputs = new Map<string, PlanInput & { readonly twin: PagesTwin }>();
+
+/** A capture of test/golden; one input for equal arguments, as planning changes nothing. */
 export function golden(name: string, h?: MadeUp): PlanInput & { readonly twin: PagesTwin } {
+  const key = `${name} ${JSON.stringify(h)}`;
+  const made = inputs.get(key);
+  if (made !== undefined) return made;
   let capture = captures.get(name);
   if (capture === undefined) {
     const path = fileURLToPath(new URL(`../../test/golden/${name}`, import.meta.url));
@@ -89,7 +94,9 @@ export function golden(name: string, h?: MadeUp): PlanInput & { readonly twin: P
     if (!read.ok) throw new Error(read.error.sentence);
     captures.set(name, (capture = read.value));
   }
-  return inputOf(capture, h);
+  const input = inputOf(capture, h);
+  inputs.set(key, input);
+  return input;
 }
 
 /** A drawn machine: test/support/synthetic-capture.ts, and what /proc/meminfo says of it. */
