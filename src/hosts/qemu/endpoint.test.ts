@@ -47,31 +47,33 @@ describe('endpoints', () => {
     }
   });
 
-  it.each([
-    ['qemu:10.0.0.7:4444', 'not this machine'],
-    ['qemu:example.org:4444', 'not this machine'],
-    ['qemu:[fe80::1]:4444', 'not this machine'],
-    ['qemu:0.0.0.0:4444', 'not this machine'],
-    ['qemu:/run/vm.qmp,agent=192.0.2.1:9', 'not this machine'],
-    ['qemu:127.0.0.1:70000', 'port 70000'],
-    ['qemu:tcp:127.0.0.1', 'no address'],
-    ['qemu:', 'empty'],
-    ['qemu:/run/vm.qmp,agent=', 'empty'],
-    ['qemu:/run/vm.qmp,agnet=/run/vm.qga', 'no option'],
-    ['qemu:/run/a,b.qmp', 'doubled'],
-    ['qemu:/a,agent=/b,agent=/c', 'twice'],
-    ['qemu:/a,agent=/a', 'same socket'],
-    [`qemu:/${'x'.repeat(107)}`, 'longer than'],
-    ['libvirt:', 'domain'],
-    ['libvirt:--help', 'domain'],
-    ['libvirt:qemu:///system/a b', 'domain'],
-    ['proxmox:web1', 'VMID'],
-    ['proxmox:0', 'VMID'],
-    ['xen:1', 'names no guest'],
-    ['/run/vm.qmp', 'names no guest'],
-  ])('QM2 %s is refused with a sentence', (text, words) => {
-    expect(source(text)).toContain('refused: ');
-    expect(source(text)).toContain(words);
+  describe('QM2 what names no guest is refused', () => {
+    it.each([
+      ['qemu:10.0.0.7:4444', 'not this machine'],
+      ['qemu:example.org:4444', 'not this machine'],
+      ['qemu:[fe80::1]:4444', 'not this machine'],
+      ['qemu:0.0.0.0:4444', 'not this machine'],
+      ['qemu:/run/vm.qmp,agent=192.0.2.1:9', 'not this machine'],
+      ['qemu:127.0.0.1:70000', 'port 70000'],
+      ['qemu:tcp:127.0.0.1', 'no address'],
+      ['qemu:', 'empty'],
+      ['qemu:/run/vm.qmp,agent=', 'empty'],
+      ['qemu:/run/vm.qmp,agnet=/run/vm.qga', 'no option'],
+      ['qemu:/run/a,b.qmp', 'doubled'],
+      ['qemu:/a,agent=/b,agent=/c', 'twice'],
+      ['qemu:/a,agent=/a', 'same socket'],
+      [`qemu:/${'x'.repeat(107)}`, 'longer than'],
+      ['libvirt:', 'domain'],
+      ['libvirt:--help', 'domain'],
+      ['libvirt:qemu:///system/a b', 'domain'],
+      ['proxmox:web1', 'VMID'],
+      ['proxmox:0', 'VMID'],
+      ['xen:1', 'names no guest'],
+      ['/run/vm.qmp', 'names no guest'],
+    ])('QM2 %s is refused with a sentence', (text, words) => {
+      expect(source(text)).toContain('refused: ');
+      expect(source(text)).toContain(words);
+    });
   });
 
   it('QM1 opening connects nothing, and gives an agent only where one is named', () => {
