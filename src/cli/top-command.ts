@@ -221,10 +221,13 @@ class Top {
 
   async #looks(signal: AbortSignal): Promise<void> {
     const { intervalMs, deadlineMs, clock } = this.#asked;
+    let tookMs = 0;
     while (!signal.aborted) {
-      await clock.sleep(intervalMs, signal);
+      await clock.sleep(Math.max(intervalMs, tookMs), signal); // never more than half of the time goes into looking
       if (signal.aborted) return;
+      const startedMs = clock.nowMs();
       const seen = await this.#host.observe({ deadlineMs, signal });
+      tookMs = clock.nowMs() - startedMs;
       if (signal.aborted) return;
       if (seen.ok) {
         if (this.#silent !== '') this.#line('it answers again');

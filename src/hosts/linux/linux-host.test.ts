@@ -323,6 +323,29 @@ describe('what is seen', () => {
     expect(ticks).toBe(4);
   });
 
+  it('LH9 watch looks seldomer where looking takes long', async () => {
+    const control = new AbortController();
+    const slept: number[] = [];
+    let nowMs = 0;
+    const lines: string[] = [];
+    await watchBlocks({
+      tree: treeFromFiles(files({ 1: 'online Normal' })),
+      clock: {
+        ...TABLE_CLOCK,
+        nowMs: () => (nowMs += 30),
+        sleep: async (ms) => {
+          slept.push(ms);
+          control.abort();
+        },
+      },
+      intervalMs: 7,
+      onLine: (l) => void lines.push(l),
+      signal: control.signal,
+    });
+    expect(slept).toEqual([600]);
+    expect(lines).toEqual(['memory blocks are read every 600 ms; what is over sooner is not seen']);
+  });
+
   it('LH9 of the kernel’s log, lines about memory hotplug are told, others are not', () => {
     expect(kmsgLine('6,1234,5678901,-;Offlined Pages 32768\n')).toBe('Offlined Pages 32768');
     expect(kmsgLine('4,99,1,-;migrating pfn 40000 failed ret:1024\n SUBSYSTEM=memory\n')).toBe(
