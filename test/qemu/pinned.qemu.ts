@@ -3,7 +3,7 @@
 
 import { expect, it } from 'vitest';
 import { type Block, describeQemu, type Guest, MIB } from './guest.ts';
-import { apply, endOf, picture, plan, withDeadline } from './scenario.ts';
+import { apply, endOf, expectNoWriters, picture, plan, withDeadline } from './scenario.ts';
 
 const DEADLINE_MS = 8_000;
 
@@ -19,7 +19,7 @@ async function pinnedDimm(
 /** Nothing of an endless offline may be left behind: no block between states, no writer. */
 async function expectAsBefore(guest: Guest, fresh: readonly Block[], before: readonly string[]): Promise<void> {
   expect(picture(await guest.blocksOf(fresh))).toEqual(before);
-  expect((await guest.sh('pidof dd timeout')).out).toBe('');
+  await expectNoWriters(guest);
 }
 
 describeQemu({ name: 'pinned' }, (booted) => {

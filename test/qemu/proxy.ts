@@ -4,8 +4,11 @@
 //                                    cut     every connection is torn down, new ones are taken
 //                                    down    torn down, and nobody answers until up()
 //
-// cutAfter(pattern): the request that matches is still forwarded, and then the connection is cut before its reply can pass:
-// the case in which dimmer cannot know whether it was done. Lines are looked at, never changed.
+// A request that matches a pattern can be lost in two ways, which look the same from dimmer's side: whether it was done, it cannot
+// know. Lines are looked at, never changed.
+//
+//   cutAt(pattern, 'request')    the connection ends instead of forwarding it: never done
+//   cutAt(pattern, 'reply')      forwarded; the connection ends when the other end begins to answer: done, and not told
 
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
@@ -16,7 +19,7 @@ export class SocketProxy {
   readonly #target: string;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
   #server: Server | undefined;
-  #cutAfter: RegExp | undefined;
+  #cutAt: { readonly pattern: RegExp; readonly lost: 'request' | 'reply' } | undefined;
   #cuts = 0;
 
   private constructor(path: string, target: string) {
@@ -35,9 +38,9 @@ export class SocketProxy {
     return this.#cuts;
   }
 
-  /** From now on: the next request that matches is forwarded, and the connection ends. Once. */
-  cutAfter(pattern: RegExp): void {
-    this.#cutAfter = pattern;
+  /** From now on: the next request that matches, and the connection, once. */
+  cutAt(pattern: RegExp, lost: 'request' | 'reply'): void {
+    this.#cutAt = { pattern, lost };
   }
 
   cut(): void {
@@ -67,23 +70,31 @@ export class SocketProxy {
     const target = connect(this.#target);
     const pair = [client, target] as const;
     this.#pairs.add(pair);
-    for (const [socket, other] of [pair, [target, client]] as const) {
+    for (const socket of pair) {
       socket.on('error', () => {});
       socket.on('close', () => this.#end(pair, false));
-      if (socket === target) socket.on('data', (data) => other.write(data));
     }
+    let answerIsLost = false;
+    target.on('data', (data) => {
+      if (answerIsLost) this.#end(pair, true);
+      else client.write(data);
+    });
     let rest = '';
     client.on('data', (data) => {
       const lines = (rest + data.toString('latin1')).split('\n');
       rest = lines.pop() as string;
       this.requests.push(...lines);
+      const cut = this.#cutAt;
       // A request need not end its line; it is complete for QEMU when its brackets are.
-      const seen = [...lines, rest].some((l) => this.#cutAfter?.test(l) === true);
-      if (!seen) target.write(data);
-      else {
-        this.#cutAfter = undefined;
-        target.write(data, () => this.#end(pair, true));
+      if (cut !== undefined && [...lines, rest].some((l) => cut.pattern.test(l))) {
+        this.#cutAt = undefined;
+        if (cut.lost === 'request') {
+          this.#end(pair, true);
+          return;
+        }
+        answerIsLost = true;
       }
+      target.write(data);
     });
   }
 

@@ -4,7 +4,7 @@
 import { expect, it } from 'vitest';
 import { BALLOON, describeQemu, GIB, type Guest, MIB, virtioMem } from './guest.ts';
 import { sleep } from './qmp.ts';
-import { apply, endOf, plan } from './scenario.ts';
+import { apply, endOf, plan, withDeadline } from './scenario.ts';
 
 const MAX_MB = 2048;
 
@@ -55,7 +55,7 @@ describeQemu(
       // A page of the device's memory that cannot move: nothing tells the plan.
       const [block] = (await guest.blocks()).filter((b) => b.zones === 'Movable' && b.state === 'online');
       const pin = await guest.hold(`pin ${block?.id} 1`);
-      const made = await plan(guest, ['resize', 'size:2G']);
+      const made = withDeadline(await plan(guest, ['resize', 'size:2G']), 15_000);
       const applied = await apply(guest, made.file, { code: 64 });
       expect(endOf(applied)).toBe('partial');
       const reached = await sizeOf(guest);

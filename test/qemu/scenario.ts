@@ -11,6 +11,7 @@ import type { JournalLine } from '#control/journal';
 import type { Plan } from '#plan/plan';
 import { type AtLine, type DimmerRun, dimmer, expectExit, readJournal, sourceOf } from './dimmer.ts';
 import type { Block, Guest } from './guest.ts';
+import { sleep } from './qmp.ts';
 
 export type Made = { readonly file: string; readonly plan: Plan; readonly run: DimmerRun };
 export type Applied = { readonly run: DimmerRun; readonly journal: readonly JournalLine[]; readonly file: string };
@@ -67,6 +68,20 @@ export async function resume(file: string, o: { code?: number | undefined } = {}
 
 /** "32 online Movable": state and zone, for comparing before and after. */
 export const picture = (blocks: readonly Block[]): string[] => blocks.map((b) => `${b.id} ${b.state} ${b.zones}`);
+
+/**
+ * No write to a state file goes on in the guest. Seconds are allowed: busybox's timeout leaves a watcher that looks once a
+ * second whether it is still needed, and the deadline of a writer whose dimmer was killed lies in the guest.
+ */
+export async function expectNoWriters(guest: Guest, waitMs = 5_000): Promise<void> {
+  const end = performance.now() + waitMs;
+  for (;;) {
+    const { out } = await guest.sh('for p in $(pidof dd timeout); do tr "\\0" " " < /proc/$p/cmdline; done');
+    if (out === '') return;
+    if (performance.now() > end) throw new Error(`${guest.name}: still writing after ${waitMs} ms: ${out}`);
+    await sleep(200);
+  }
+}
 
 /** How an execution ended, as its journal says. */
 export function endOf(applied: Applied): string {
