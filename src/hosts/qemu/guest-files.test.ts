@@ -95,6 +95,17 @@ describe('a guest captured through its agent', () => {
     const { capture } = await captureOf(guest);
     expect(capture?.problems.map((p) => p.kind)).toEqual(['torn']);
     expect(capture?.tree.readText('/proc/zoneinfo')).toBe(zoneinfoOf([1000, 2000]));
+
+    const reach = await guestReach(guest, LIMITS);
+    if (!reach.ok) throw new Error(reach.error.sentence);
+    const ahead = new GuestFiles(reach.value, () => 0, LIMITS);
+    await ahead.soon({ files: ['/proc/version'], directories: ['/proc/sys/vm'] });
+    files.set('/proc/version', 'another\n');
+    files.set('/proc/sys/vm/swappiness', '60\n');
+    const texts = [await ahead.read('/proc/version'), await ahead.read('/proc/version')];
+    expect(texts.map((t) => t.kind === 'text' && t.text.split(' ')[0])).toEqual(['Linux', 'another\n']);
+    const lists = [await ahead.list('/proc/sys/vm'), await ahead.list('/proc/sys/vm')];
+    expect(lists.map((names) => names.includes('swappiness'))).toEqual([false, true]);
   });
 
   it('QH4 files that may not be read are problems, with either way of reading', async () => {
