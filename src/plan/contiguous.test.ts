@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { type Machine, toBlockId, toPfn } from '#mm/index';
 import { buildTwin } from '#twin/index';
 import { pfnOf, type SyntheticWorld, syntheticCapture, WORD } from '../../test/support/synthetic-capture.ts';
+import { checkPlan } from './check-plan.ts';
 import { type ContiguousGoal, planContiguous } from './contiguous.ts';
 import { compactAll, dropCaches, piecesOf } from './contiguous-fork.ts';
 import { observedChunks } from './contiguous-observed.ts';
@@ -31,6 +32,7 @@ const only = (input: PlanInput, ...actions: Action['do'][]): PlanInput => ({
 
 /** The plan's steps on a fork of the twin. */
 function done(p: Plan, input: ReturnType<typeof golden>): Machine {
+  expect(checkPlan(p)).toBeUndefined();
   const r = new Rehearsal(input.twin);
   const m = r.machine as Machine;
   for (const { action } of p.units.flatMap((u) => u.steps)) {

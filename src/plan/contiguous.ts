@@ -354,8 +354,6 @@ const SLAB_NOTE =
 
 function warningsOf(t: Tried): string[] {
   const out: string[] = [];
-  if (t.chain.includes('drop'))
-    out.push('page cache is dropped: files are read from storage again, which takes a while');
   if (t.chain.includes('evacuate')) out.push('for a moment each evacuated block is missing: memory is that much less');
   if (t.chain.length > 0) out.push('the machine goes on meanwhile: what was made free may be taken before it is used');
   return out;
@@ -371,7 +369,7 @@ function notFeasible(
   const best = tried.reduce((a, b) => (b.pieces.usable > a.pieces.usable ? b : a));
   const most = best.pieces.usable;
   const how = best.chain.length === 0 ? 'now' : `after: ${sayChain(best.chain)}`;
-  const ceiling = ceilingOf(twin.machine, goal.order);
+  const ceiling = Math.max(most, ceilingOf(twin.machine, goal.order));
   const pool = poolOf(goal, input);
   const warnings = [
     SLAB_NOTE,
