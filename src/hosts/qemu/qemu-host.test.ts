@@ -163,6 +163,8 @@ describe('a QEMU guest as a Host', () => {
     const action: Action = { do: 'remove-dimm', id: 'dimm1', memdev: 'mem-dimm1' };
     const refused = await host.act(action, LIMITS);
     expect(!refused.ok && refused.error.evidence).toEqual(['block 48 online']);
+    guest?.files.set(`${MEMORY}/memory48/state`, 'going-offline\n');
+    expect((await host.act(action, LIMITS)).ok).toBe(false);
     expect(qemu.commands()).not.toContain('device_del');
     guest?.files.set(`${MEMORY}/memory48/state`, 'offline\n');
     expect((await host.act(action, LIMITS)).ok).toBe(true);
