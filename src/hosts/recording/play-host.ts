@@ -99,7 +99,7 @@ class Player implements Host {
 
   async watch(onLine: (line: string) => void, signal: AbortSignal): Promise<void> {
     const ended = await this.#begin({ call: 'watch' }, signal, undefined, onLine);
-    if (!ended.ok) onLine(ended.error.sentence);
+    if (!ended.ok && !signal.aborted) onLine(ended.error.sentence);
   }
 
   async close(): Promise<void> {
@@ -136,12 +136,11 @@ class Player implements Host {
     if (this.#over !== undefined) return err(this.#over);
     const next = this.#next();
     if (next === undefined || !sameCall(call, next)) {
-      const instead = this.#at >= this.#lines.length ? undefined : next;
-      if (instead === undefined && this.#at >= this.#lines.length) return err(ENDS);
-      const comes =
-        instead === undefined ? `the signal of call ${this.#lines[this.#at]?.n}` : sayCall(instead, sayAction);
-      this.#end(failure('protocol', `asked was ${sayCall(call, sayAction)}; in the recording comes ${comes}`));
-      return err(this.#over as unknown as HostFailure);
+      if (this.#at >= this.#lines.length) return err(ENDS);
+      const comes = next === undefined ? `the signal of call ${this.#lines[this.#at]?.n}` : sayCall(next, sayAction);
+      const wrong = failure('protocol', `asked was ${sayCall(call, sayAction)}; in the recording comes ${comes}`);
+      this.#end(wrong);
+      return err(wrong);
     }
     this.#at++;
     const { n } = next;
