@@ -17,8 +17,9 @@ import { decodeJournal } from '#control/journal-text';
 import type { ExecutionReport } from '#control/report';
 import { gzip } from '#hosts/linux/gzip';
 import { recordHost } from '#hosts/recording/record-host';
+import { readPlan } from '#plan/check-plan';
 import { hashLines, type Plan } from '#plan/index';
-import { openJournal, openRecord } from './apply-files.ts';
+import { lockOf, openApplyJournal, openRecord } from './apply-files.ts';
 import { ApplyLines, formatReport } from './apply-text.ts';
 import { type Complaint, EXIT } from './exit-code.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
@@ -147,15 +148,6 @@ function ofJournal(file: string, text: string): Result<Named, Complaint> {
   return begin?.kind === 'begin' ? ok({ plan: begin.plan, named: begin.host }) : err(usage(`${file} is no journal`));
 }
 
-function readPlan(text: string): Result<Plan, string> {
-  try {
-    const plan = JSON.parse(text) as Plan;
-    return plan.dimmer === 'plan' ? ok(plan) : err('it is no plan');
-  } catch {
-    return err('it is no plan');
-  }
-}
-
 function readText(file: string): Result<string, Complaint> {
   try {
     return ok(fs.readFileSync(file, 'utf8'));
@@ -218,14 +210,15 @@ async function carryOut(io: Io, asked: Asked, options: Options, stop: AbortContr
       return EXIT.INTERRUPTED;
     }
   }
-  const sink = openJournal(journal, journalText);
-  if (!sink.ok) return complain(io, sink.error);
+  const opened = await openApplyJournal(journal, journalText !== undefined);
+  if (!opened.ok) return complain(io, opened.error);
   const timed = timeOut(options.timeout, stop);
   const lines = new ApplyLines(plan, style);
   const progress = new Progress(io, options.quiet === true || options.json === true);
   const execution: ExecuteOptions = {
     ...common,
-    journal: sink.value.sink,
+    journal: opened.value.sink,
+    lock: lockOf(io, source),
     onProgress: (e: Event) => {
       const live = lines.live(e);
       const lasting = lines.lasting(e, SYSTEM_CLOCK.nowMs());
@@ -236,13 +229,13 @@ async function carryOut(io: Io, asked: Asked, options: Options, stop: AbortContr
   };
   try {
     if (journalText === undefined) return done(timed.told(await execute(plan, host, execution)), true);
-    const resumed = await resume(journalText, host, execution);
+    const resumed = await resume(opened.value.text, host, execution);
     if (resumed.ok) return done(timed.told(resumed.value), true);
     return complain(io, usage(`${journal}: ${resumed.error.sentence}`));
   } finally {
     progress.end();
     timed.over();
-    sink.value.close();
+    await opened.value.close();
   }
 }
 
