@@ -126,10 +126,13 @@ export function roomFindings(
 ): { readonly findings: readonly Finding[] } & Pick<DoctorReport, 'largestDimmBytes' | 'need'> {
   const need = needOf(input);
   const largestDimmBytes = largestDimmOf(twin, input.zones);
+  const unmet = need === undefined || need.met ? [] : [needUnmet(need, input)];
+  const low = watermarks(twin, input.zones);
   return {
     findings: [
-      ...(need === undefined || need.met ? [] : [needUnmet(need, input)]),
-      ...watermarks(twin, input.zones),
+      ...unmet,
+      ...low,
+      ...(unmet.length + low.length === 0 ? [] : idleHugePages(input.seen)),
       ...starved(input.zones),
       ...contiguous(twin, input),
       ...ratio(twin, input.zones),
@@ -146,27 +149,44 @@ function needOf({ need, zones }: RoomInput): DoctorReport['need'] {
   return { ...need, usable, met: usable >= need.chunks };
 }
 
-function needUnmet(need: NonNullable<DoctorReport['need']>, { zones, seen }: RoomInput): Finding {
+function needUnmet(need: NonNullable<DoctorReport['need']>, { zones }: RoomInput): Finding {
   const { chunks, order } = need;
   const size = formatSize(2 ** order * PAGE_SIZE);
   const perZone = zones.map((z) => `node ${z.node} ${z.zone}: ${usableChunks(z, order)}`);
-  const pool = idlePool(seen, order);
   return {
     code: 'need-unmet',
     severity: 'bad',
     sentence: `${plural(chunks, 'piece')} of ${size} (order ${order}) were asked for; ${need.usable === 0 ? 'there is none' : `${need.usable} can be had now`}`,
-    evidence: [
-      perZone.join(', '),
-      ...(pool === 0 ? [] : [`${plural(pool, 'free huge page')} of ${size} in the pool are not counted`]),
-    ],
+    evidence: [perZone.join(', ')],
     fix: [`dimmer plan contiguous ${chunks} --order ${order}`],
     provenance: 'derived',
   };
 }
 
-/** Huge pages of this order that lie free in a pool. */
-const idlePool = (seen: Seen, order: number): number =>
-  seen.hugePages.filter((p) => p.bytes === 2 ** order * PAGE_SIZE).reduce((n, p) => n + p.free, 0);
+/** Said only where memory is short: huge pages that lie free in a pool are contiguous memory that nobody else may use. */
+function idleHugePages(seen: Seen): Finding[] {
+  const pools = seen.hugePages.filter((p) => p.free > 0);
+  if (pools.length === 0) return [];
+  const bytes = pools.reduce((n, p) => n + p.free * p.bytes, 0);
+  const dir = (node: number): string =>
+    node < 0 ? '/sys/kernel/mm/hugepages' : `/sys/devices/system/node/node${node}/hugepages`;
+  return [
+    {
+      code: 'huge-pages-idle',
+      severity: 'note',
+      sentence: `${formatSize(bytes)} lie free in pools of huge pages, where nobody else may use them`,
+      evidence: pools.map(
+        (p) =>
+          `${p.node < 0 ? '' : `node ${p.node}: `}${p.free} of ${plural(p.total, 'page')} of ${formatSize(p.bytes)}`,
+      ),
+      fix: pools.map(
+        (p) =>
+          `echo ${p.total - p.free} > ${dir(p.node)}/hugepages-${p.bytes / 1024}kB/nr_hugepages    # if nobody is about to use them`,
+      ),
+      provenance: 'measured',
+    },
+  ];
+}
 
 const DROP = 'sync; echo 1 > /proc/sys/vm/drop_caches';
 const COMPACT = 'echo 1 > /proc/sys/vm/compact_memory';

@@ -278,12 +278,19 @@ describe('room', () => {
     const world = { blocks: normal(32), min: { '0 Normal': 4096 } };
     const most = Math.floor((32768 - 5120) / 512);
     expect(findings(world, {}, { chunks: most, order: 9 })).toEqual([]);
-    const [unmet] = findings(world, {}, { chunks: most + 1, order: 9 });
+    const [unmet, ...others] = findings(world, {}, { chunks: most + 1, order: 9 });
+    expect(others).toEqual([]);
     expect(unmet).toMatchObject({ code: 'need-unmet', severity: 'bad' });
     expect(unmet?.sentence).toBe(`${most + 1} pieces of 2M (order 9) were asked for; ${most} can be had now`);
-    const pool = { '/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages': '7\n' };
-    const free = { ...pool, '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages': '7\n' };
-    expect(findings(world, free, { chunks: 100, order: 9 })[0]?.evidence[1]).toContain('7 free huge pages of 2M');
+    const pool = { '/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages': '9\n' };
+    const idle = { ...pool, '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages': '7\n' };
+    expect(findings(world, idle, { chunks: most, order: 9 })).toEqual([]);
+    expect(findings(world, idle, { chunks: most + 1, order: 9 })[1]).toMatchObject({
+      code: 'huge-pages-idle',
+      severity: 'note',
+      evidence: ['7 of 9 pages of 2M'],
+      fix: [expect.stringMatching(/^echo 2 > .*hugepages-2048kB\/nr_hugepages/)],
+    });
   });
 
   it('DO12 the largest DIMM is 64 times what kernel zones have above their low marks', () => {
