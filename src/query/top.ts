@@ -3,7 +3,7 @@
 //   qemu:/run/vm.qmp                                        13:10:22          head
 //   2G, 1.7G free; 16 blocks of 128M: 15 online, 1 offline; verdicts of 13:10:15
 //
-//   node 0, DMA32: 8 blocks; 939M free, 12 of order 9, 220 of order 10        a row for each zone of a node
+//   node 0, DMA32: 8 blocks, 6 would go; 939M free, 12 of order 9, 220 of order 10       a row for each zone of a node
 //   ✗✓✓✓✓✓✓✗                                                                  a cell for each block, ascending
 //   node 1, offline: 1 block
 //   o
@@ -175,7 +175,9 @@ function bodyLines(model: TopModel, rows: readonly TopRow[], width: number, perC
 
 function sayRow(row: TopRow, model: TopModel): string {
   const parts: string[] = [];
-  if (row.blocks.length > 0) parts.push(plural(row.blocks.length, 'block'));
+  const judged = row.blocks.filter((b) => b.verdict !== undefined);
+  const would = judged.length === 0 ? '' : `, ${judged.filter((b) => b.verdict === 'yes').length} would go`;
+  if (row.blocks.length > 0) parts.push(`${plural(row.blocks.length, 'block')}${would}`);
   const zone = model.zones.find((z) => z.node === row.node && z.zone === row.zone);
   if (zone !== undefined) {
     const pages = zone.nrFree.reduce((n, count, order) => n + count * 2 ** order, 0);

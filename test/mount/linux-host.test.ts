@@ -5,10 +5,12 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { ok } from '../../src/base/result.ts';
+import { execute } from '../../src/control/executor.ts';
 import type { Clock, Host } from '../../src/control/host.ts';
 import { linuxHost } from '../../src/hosts/linux/linux-host.ts';
-import type { BlockSeen } from '../../src/plan/observation.ts';
-import type { Action } from '../../src/plan/plan.ts';
+import { type BlockSeen, hashLines, stateLines } from '../../src/plan/observation.ts';
+import type { Action, Plan } from '../../src/plan/plan.ts';
 import { bundled, ourMounts, realTree, type Server, scratch, sleep, start, until, whyNotHere } from './harness.ts';
 
 const reason = whyNotHere();
@@ -64,8 +66,10 @@ async function world(apply = true): Promise<{ host: Host; dir: string; twin: Ser
   return { host, dir, twin, state };
 }
 
-const IN_TIME = { deadlineMs: 10_000 };
-const act = (host: Host, action: Action, deadlineMs = 10_000): ReturnType<Host['act']> =>
+/** For what comes at once on an idle machine. */
+const PATIENCE_MS = 15_000;
+const IN_TIME = { deadlineMs: PATIENCE_MS };
+const act = (host: Host, action: Action, deadlineMs = PATIENCE_MS): ReturnType<Host['act']> =>
   host.act(action, { deadlineMs });
 
 /** Processes that have this path among their words: nothing may be left behind. */
@@ -128,11 +132,11 @@ describe('the Linux host on a mounted machine', () => {
     const pending = act(host, { do: 'offline-block', block: 2 }, 600);
     await until(
       () => state(2) === 'going-offline',
-      5000,
+      PATIENCE_MS,
       () => 'going-offline',
     );
     expect(await pending).toMatchObject({ ok: false, error: { kind: 'timeout', errno: 'EINTR' } });
-    expect(performance.now() - started).toBeLessThan(5000);
+    expect(performance.now() - started).toBeGreaterThanOrEqual(600);
     expect(state(2)).toBe('online');
     expect(childrenAt(dir)).toEqual([]);
   });
@@ -143,7 +147,7 @@ describe('the Linux host on a mounted machine', () => {
     const pending = host.act({ do: 'offline-block', block: 2 }, { deadlineMs: 20_000, signal: control.signal });
     await until(
       () => state(2) === 'going-offline',
-      5000,
+      PATIENCE_MS,
       () => 'going-offline',
     );
     control.abort();
@@ -169,18 +173,18 @@ describe('the Linux host on a mounted machine', () => {
     const killed = start(entry, []);
     await until(
       () => state(2) === 'going-offline',
-      5000,
+      PATIENCE_MS,
       () => 'going-offline',
     );
     expect(await killed.code).toBe(-2); // by a signal
     await until(
       () => state(2) === 'online',
-      8000,
+      PATIENCE_MS,
       () => `an end: ${state(2)}`,
     );
     await until(
       () => childrenAt(dir).length === 0,
-      2000,
+      PATIENCE_MS,
       () => `an end of ${childrenAt(dir)}`,
     );
   });
@@ -231,18 +235,82 @@ describe('the Linux host on a mounted machine', () => {
     await act(host, { do: 'offline-block', block: 4 });
     await until(
       () => lines.some((l) => l.endsWith('offline')),
-      5000,
+      PATIENCE_MS,
       () => `a line: ${lines}`,
     );
     await act(host, { do: 'online-block', block: 4, zone: 'movable' });
     await until(
       () => lines.includes('memory4 offline -> online Movable'),
-      5000,
+      PATIENCE_MS,
       () => `a line: ${lines}`,
     );
     control.abort();
     await watching;
-    expect(lines[0]).toMatch(/read every 10 ms; what is over sooner is not seen/);
+    expect(lines[0]).toMatch(/read every \d+ ms; what is over sooner is not seen/);
+  });
+
+  /** Blocks of one unit offline, one after another. */
+  const planOf = async (host: Host, blocks: readonly number[]): Promise<Plan> => {
+    const seen = await host.observe(IN_TIME);
+    if (!seen.ok) throw new Error(seen.error.sentence);
+    const lines = stateLines(seen.value);
+    return {
+      dimmer: 'plan',
+      version: 1,
+      goal: { verb: 'remove', target: `block:${blocks}` },
+      host: { kind: 'linux', name: 'a twin', kernel: 'none' },
+      assumes: { hash: hashLines(lines), lines },
+      feasible: true,
+      summary: '',
+      warnings: [],
+      rejected: [],
+      units: [
+        {
+          name: `block:${blocks}`,
+          reaches: 'less',
+          bytes: blocks.length * 2 ** 27,
+          steps: blocks.map((block, k) => ({
+            n: k + 1,
+            title: `offline block ${block}`,
+            action: { do: 'offline-block', block },
+            expect: [{ is: 'block', block, state: 'online' }],
+            effect: [{ is: 'block', block, state: 'offline' }],
+            predicts: { ms: { value: 1, provenance: 'assumed' } },
+            undo: [{ do: 'online-block', block, zone: 'kernel' }],
+            deadlineMs: block === 2 ? 1000 : PATIENCE_MS, // the one that holds a pinned page
+          })),
+        },
+      ],
+    };
+  };
+
+  it.each([
+    ['a block that goes', [4, 5], 'done', ['offline', 'offline']],
+    ['a kernel page', [4, 3], 'refused', ['online', 'online']],
+    ['a pinned page', [4, 2], 'deadline', ['online', 'online']],
+  ] as const)('LH11 an execution on a kernel’s tree, with %s: %s ends as %s', async (_what, blocks, end, states) => {
+    const { host, state, dir } = await world();
+    // Block 4 was online in Movable, and must be so again: the undo goes by what was seen, not by what was planned.
+    expect((await act(host, { do: 'offline-block', block: 4 })).ok).toBe(true);
+    expect((await act(host, { do: 'online-block', block: 4, zone: 'movable' })).ok).toBe(true);
+    const plan = await planOf(host, blocks);
+    const texts: string[] = [];
+    const journal = {
+      append: async (text: string) => {
+        texts.push(text);
+        return ok(undefined);
+      },
+    };
+    const report = await execute(plan, host, { journal, clock, signal: new AbortController().signal });
+    expect({ end: report.end, sentence: report.sentence }).toMatchObject({ end });
+    expect(blocks.map(state)).toEqual(states);
+    const seen = await host.observe(IN_TIME);
+    if (end !== 'done') {
+      expect(seen.ok && seen.value.blocks.find((b) => b.id === 4)?.zone).toBe('Movable');
+      expect(seen.ok && hashLines(stateLines(seen.value))).toBe(plan.assumes.hash);
+    }
+    expect(texts.join('')).toContain('"kind":"end"');
+    expect(childrenAt(dir)).toEqual([]);
   });
 
   it('LH7 a plain directory is a copy of a machine: it is never written', async () => {

@@ -2,7 +2,7 @@
 //
 //   twin-server.ts DIR       SIGTERM: unmounts, exit 0       "check\n": what machine.check() says, one line of JSON
 //
-//   2 GiB, one node, blocks of 128 MiB:  2 holds a page that is pinned (an offline of it never ends by itself)
+//   1 GiB, one node, blocks of 128 MiB:  2 holds a page that is pinned (an offline of it never ends by itself)
 //                                        3 holds a kernel page (EBUSY)        others: free, 4 with process memory
 
 import { toOrder, toPfn } from '../../src/base/units.ts';
@@ -11,7 +11,7 @@ import { Machine, type PageClass, simpleSpec } from '../../src/mm/index.ts';
 import { kernelTree } from '../../src/tree/kernel-tree.ts';
 
 const [dir = ''] = process.argv.slice(2);
-const m = Machine.boot(simpleSpec(2 * 2 ** 30, { compat: 'linux' }));
+const m = Machine.boot(simpleSpec(2 ** 30, { compat: 'linux' }));
 
 /** One allocation of 2 MiB that lies in this block. */
 function occupy(block: number, cls: PageClass): number {
