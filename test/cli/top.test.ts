@@ -22,7 +22,7 @@ import { readCapture } from '../../src/hosts/linux/read-capture.ts';
 import { type Observation, observe } from '../../src/plan/observation.ts';
 import type { FrameLine } from '../../src/query/top.ts';
 import { ROOT } from '../support/source-files.ts';
-import { DEMO, runCli } from './run-cli.ts';
+import { DEMO, runCli, scratchDirectory } from './run-cli.ts';
 
 const read = readCapture(DEMO, { now: () => new Date(0) });
 if (!read.ok) throw new Error(read.error.sentence);
@@ -347,10 +347,13 @@ describe('the terminal', () => {
     const why = whyNot();
     if (why !== undefined) return void process.stderr.write(`test/cli/top: skipped: ${why}\n`);
     const top = `'${process.execPath}' '${join(ROOT, 'dist/cli/main.js')}' top --verdicts off --interval 100ms`;
-    const ran = spawnSync('bash', ['-c', `(sleep 1.5; printf '${key}'; sleep 1) | script -qec "${top}" /dev/null`], {
+    // The key comes when the screen is there, however long that takes.
+    const seen = join(scratchDirectory(), 'seen');
+    const press = `for k in $(seq 150); do grep -qs 'q quit' '${seen}' && break; sleep 0.1; done; printf '${key}'; sleep 1`;
+    const ran = spawnSync('bash', ['-c', `(${press}) | script -qefc "${top}" '${seen}'`], {
       encoding: 'utf8',
       env: { ...process.env, TERM: 'xterm' },
-      timeout: 20_000,
+      timeout: 40_000,
     });
     expect(ran.stdout).toMatch(/blocks? of \d+[MG].*\x1b\[\?25h\x1b\[\?1049l$/s);
     expect(ran.stdout.match(/\x1b\[\?1049h/g)).toHaveLength(1);
