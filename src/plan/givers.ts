@@ -16,7 +16,7 @@ import type { DimmSeen, VirtioMemSeen } from './observation.ts';
 import type { Rejected } from './plan.ts';
 import { can, type PlanInput, type PlanOptions, type UnitDraft } from './plan-input.ts';
 import { dimmUnit } from './plan-remove-unit.ts';
-import { shrinkUnit, tryShrink } from './plan-virtio-mem.ts';
+import { nameless, shrinkUnit, tryShrink } from './plan-virtio-mem.ts';
 import type { Rehearsal } from './rehearsal.ts';
 import { sumMs } from './steps.ts';
 
@@ -105,6 +105,8 @@ function dimmGiver(input: PlanInput, start: Rehearsal, d: DimmSeen, scale: Scale
 function deviceGiver(input: PlanInput, start: Rehearsal, v: VirtioMemSeen, scale: Scale): Giver | Rejected {
   const name = `virtio-mem:${v.id}`;
   if (!can(input, 'resize-virtio-mem')) return { name, reason: `${input.host.name} cannot resize a virtio-mem device` };
+  const unnamed = nameless(v);
+  if (unnamed !== undefined) return { name, reason: unnamed };
   const wanted = scale.bound === 'at-least' ? scale.bytes : Math.floor(scale.bytes / v.blockSize) * v.blockSize;
   const alone = tryShrink(input, start, v, wanted);
   if (alone.bytes === 0)

@@ -41,6 +41,7 @@ import {
   twoLooks,
   type UnitDraft,
 } from './plan-input.ts';
+import { nameless } from './plan-virtio-mem.ts';
 import { AUTO_MOVABLE_RATIO, movableRatio, movableRoom } from './ratio.ts';
 import { addDimmStep, autoOnlineStep, onlineStep, sumMs, virtioMemStep } from './steps.ts';
 
@@ -129,6 +130,8 @@ export function growDevice(
   const name = `virtio-mem:${v.id}`;
   const { observation: o } = input;
   if (!can(input, 'resize-virtio-mem')) return { name, reason: `${input.host.name} cannot resize a virtio-mem device` };
+  const unnamed = nameless(v);
+  if (unnamed !== undefined) return { name, reason: unnamed };
   const room = v.maxSize - Math.max(v.requested, v.size);
   if (bytes > room) return { name, reason: `it can grow by ${formatSize(Math.max(0, room))} only` };
   if (bytes % v.blockSize !== 0) return { name, reason: `it grows in steps of ${formatSize(v.blockSize)}` };

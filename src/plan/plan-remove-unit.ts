@@ -49,27 +49,21 @@ export function offlineUnit(
   const blocks = o.blocks.filter((b) => wanted.has(b.id) && b.state !== 'offline');
   const rejected: Rejected[] = [];
   const after = new Rehearsal(twin, before);
-  const verdicts: BlockVerdict[] = [];
-  for (const b of blocks) {
-    if (b.state !== 'online') {
-      const reason = `it is ${b.state} right now: wait until that is over, or end whoever does it`;
-      rejected.push({ name: `block:${b.id}`, reason });
-      continue;
-    }
-    const alone = after.judge(b.id);
-    if (alone !== undefined) verdicts.push(alone);
+  for (const b of blocks.filter((x) => x.state !== 'online')) {
+    const reason = `it is ${b.state} right now: wait until that is over, or end whoever does it`;
+    rejected.push({ name: `block:${b.id}`, reason });
   }
   if (rejected.length > 0) return { unit: undefined, rejected }; // not even by force: its state is not one to act on
+  const order = orderOf(blocks, after);
   if (options.force !== true) {
-    const no = verdicts.filter((v) => v.verdict === 'no');
-    if (no.length > 0) return { unit: undefined, rejected: no.map(sayRefused) };
+    const no = order.flatMap(({ alone }) => (alone?.verdict === 'no' ? [alone] : []));
+    if (no.length > 0) return { unit: undefined, rejected: no.sort((x, y) => x.block - y.block).map(sayRefused) };
   }
 
   const steps: StepDraft[] = [];
   const doubts: string[] = [];
   let allDone = true;
-  for (const alone of verdicts.sort(worstFirst)) {
-    const b = blocks.find((x) => x.id === alone.block) as BlockSeen; // verdicts are of blocks
+  for (const { block: b } of order) {
     const done = after.offline(b.id);
     if (done === undefined) continue;
     const { verdict } = done;
@@ -91,6 +85,20 @@ export function offlineUnit(
   const bytes = dimm?.size ?? blocks.length * o.blockBytes;
   const reaches = dimm === undefined ? `${formatSize(bytes)} offline` : `${formatSize(bytes)} less`;
   return { unit: { name: what.name, reaches, bytes, steps }, after, doubts };
+}
+
+/** Worst first, by each one's verdict alone; one block needs none for that. */
+function orderOf(
+  blocks: readonly BlockSeen[],
+  now: Rehearsal,
+): readonly { readonly block: BlockSeen; readonly alone: BlockVerdict | undefined }[] {
+  if (blocks.length < 2) return blocks.map((block) => ({ block, alone: undefined }));
+  return blocks
+    .flatMap((block) => {
+      const alone = now.judge(block.id);
+      return alone === undefined ? [] : [{ block, alone }];
+    })
+    .sort((a, b) => worstFirst(a.alone, b.alone));
 }
 
 /** A DIMM of the hypervisor: its blocks offline, then it goes. */

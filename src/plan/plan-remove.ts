@@ -23,7 +23,7 @@ import type { Goal, Plan, Rejected } from './plan.ts';
 import { can, type Outcome, type PlanInput, type PlanOptions, planOf, twoLooks, type UnitDraft } from './plan-input.ts';
 import { chooseRemoval, outcomeOf } from './plan-remove-size.ts';
 import { dimmUnit, offlineUnit, type Tried } from './plan-remove-unit.ts';
-import { shrinkUnit, tryShrink } from './plan-virtio-mem.ts';
+import { nameless, shrinkUnit, tryShrink } from './plan-virtio-mem.ts';
 import { Rehearsal } from './rehearsal.ts';
 import { sumMs, sumPages } from './steps.ts';
 
@@ -79,6 +79,9 @@ function tryOut(input: PlanInput, options: PlanOptions, now: Rehearsal, w: Wante
       return offlineUnit(input, options, now, w);
     case 'virtio-mem': {
       const { device } = w;
+      const unnamed = nameless(device);
+      if (unnamed !== undefined)
+        return { unit: undefined, rejected: [{ name: `virtio-mem:${device.id}`, reason: unnamed }] };
       const shrink = tryShrink(input, now, device, device.size);
       if (shrink.bytes === device.size)
         return { unit: shrinkUnit(device, shrink.bytes, shrink.pages), after: shrink.after, doubts: [] };

@@ -9,11 +9,12 @@
 // What the page flags of the twin show as never plugged is not given twice. How much of an offline block is plugged the guest
 // does not tell: it is taken to be all of it, and the sum never exceeds what the hypervisor says is plugged.
 
-import { formatSize } from '#base/format';
+import { formatSize, hex } from '#base/format';
 import { allocContigRange } from '#mm/contig-alloc';
 import { type Machine, PAGE_SIZE, PAGEBLOCK_PAGES, toBlockId, toPfn } from '#mm/index';
 import type { Twin } from '#twin/index';
 import { releaseSoft } from '#twin/verdict';
+import { isDeviceId } from './goal.ts';
 import { blocksWithin, type Observation, type VirtioMemSeen } from './observation.ts';
 import type { PlanInput, UnitDraft } from './plan-input.ts';
 import { Rehearsal } from './rehearsal.ts';
@@ -30,6 +31,10 @@ export type Shrink = {
   readonly stoppedBy: string | undefined;
   readonly after: Rehearsal;
 };
+
+/** One sentence for a device that no request could name. */
+export const nameless = (v: VirtioMemSeen): string | undefined =>
+  isDeviceId(v.id) ? undefined : `the virtio-mem device at 0x${hex(v.addr)} has no id that a request could name`;
 
 /** Linux tries a piece of ZONE_MOVABLE this often; once on the fork is as good, as nothing else runs there. */
 const PIECE_PAGES = PAGEBLOCK_PAGES;
