@@ -113,7 +113,12 @@ function formatReport(io: Io, report: DoctorReport): string {
   let text = `${sourceLine(report.source)}\n${parts.join(', ')}\n\n`;
   for (const f of report.findings) text += `${formatFinding(f, width, colour)}\n`;
   text += formatTable(report.nodes, COLUMNS, style);
-  text += `\n${hanging('Largest DIMM that could be added now: ', `${formatSize(report.largestDimmBytes.value)} (its memory map is 1/64 of it, out of free memory of kernel zones)`, { indent: INDENT, width })}\n`;
+  const { value: largest } = report.largestDimmBytes;
+  const dimm =
+    largest === 0
+      ? 'none'
+      : `${formatSize(largest)} (its memory map is 1/64 of it, out of free memory of kernel zones)`;
+  text += `\n${hanging('Largest DIMM that could be added now: ', dimm, { indent: INDENT, width })}\n`;
   if (report.need?.met === true) {
     const { chunks, order, usable } = report.need;
     text += `Asked for: ${plural(chunks, 'piece')} of order ${order}: yes, ${usable} can be had\n`;

@@ -138,7 +138,7 @@ export function roomFindings(
       ...ratio(twin, input.zones),
       ...memmapRoom(twin, input, largestDimmBytes),
     ],
-    largestDimmBytes,
+    largestDimmBytes: { ...largestDimmBytes, value: Math.min(largestDimmBytes.value, leftOutside(twin, input.seen)) },
     need,
   };
 }
@@ -333,6 +333,15 @@ function largestDimmOf(twin: Twin, zones: readonly ZoneRoom[]): DoctorReport['la
     .reduce((n, z) => n + Math.max(0, z.free - z.low), 0);
   const bytes = Math.floor((pages * PAGE_SIZE * MEMMAP_SHARE) / blockBytes) * blockBytes;
   return { value: bytes, provenance: 'derived' };
+}
+
+/** Bytes, whole blocks, that the hypervisor could still plug as one DIMM; without a limit where none was asked. */
+function leftOutside(twin: Twin, { hypervisor: h }: Seen): number {
+  if (h === undefined) return Number.POSITIVE_INFINITY;
+  if (h.slots !== undefined && h.slots.used.length >= h.slots.total) return 0;
+  if (h.maxBytes === undefined) return Number.POSITIVE_INFINITY;
+  const blockBytes = twin.blockPages * PAGE_SIZE;
+  return Math.max(0, Math.floor((h.maxBytes - h.baseBytes - h.pluggedBytes) / blockBytes) * blockBytes);
 }
 
 function memmapRoom(twin: Twin, { seen, zones }: RoomInput, largest: DoctorReport['largestDimmBytes']): Finding[] {

@@ -298,6 +298,12 @@ describe('room', () => {
     expect(report.largestDimmBytes.value).toBe(Math.floor(((32768 - 5120) * 4096 * 64) / BLOCK) * BLOCK);
     const none = { blocks: [...normal(32), ...movable(33)], frames: [[pfnOf(32), 32768 - 256, WORD.anon]] as const };
     expect(find('no-room-for-memmap', none)?.severity).toBe('bad'); // 256 free frames describe 64 MiB
+    const left = (more: Parameters<typeof qmp>[1]): number =>
+      examined({ blocks: [...normal(32), ...movable(33)] }, qmp([dimm('d1', 33, 1)], more)).report.largestDimmBytes
+        .value;
+    expect(left({ max: 2 * GIB, slots: 2 })).toBe(GIB - BLOCK);
+    expect(left({ max: 2 * GIB, slots: 1 })).toBe(0);
+    expect(left({ max: GIB + BLOCK + 4096, slots: 2 })).toBe(0);
     const hypervisor = qmp([], { max: 1024 * GIB });
     expect(find('no-room-for-memmap', HEALTHY, hypervisor)?.severity).toBe('note');
     expect(codes(HEALTHY, qmp([], { max: 8 * GIB }))).toEqual([]);

@@ -116,7 +116,7 @@ export type DoctorReport = {
   readonly zones: readonly ZoneRoom[];
   /** Ranges that came after boot, as far as that can be told. */
   readonly added: readonly AddedRange[];
-  /** Largest DIMM whose memory map would find room now, bytes; whole blocks. */
+  /** Largest DIMM that could be added now: its memory map finds room, and the hypervisor has as much left. Bytes, whole blocks. */
   readonly largestDimmBytes: Figure;
   readonly need: (Need & { readonly usable: number; readonly met: boolean }) | undefined;
 };

@@ -81,7 +81,7 @@ export function prometheusText(
     },
     {
       name: 'dimmer_largest_dimm_bytes',
-      help: 'Largest DIMM whose memory map would find room now.',
+      help: 'Largest DIMM that could be added now: its memory map finds room, and the hypervisor has as much left.',
       samples: [[{}, report.largestDimmBytes.value]],
     },
     {
