@@ -63,7 +63,11 @@ export type HypervisorSeen = {
   /** Ascending by address. */
   readonly dimms: readonly DimmSeen[];
   readonly virtioMem: readonly VirtioMemSeen[];
-  /** What the balloon leaves of the boot memory; undefined without a balloon. */
+  /**
+   * What the balloon leaves of the boot memory; undefined without a balloon. QEMU counts DIMMs among what a balloon could take
+   * (get_current_ram_size: 1.5 GiB asked of 1 GiB and a DIMM of 1 GiB takes half of a GiB), and virtio-mem not; here DIMMs
+   * are left out, so that the figure does not change when one comes or goes.
+   */
   readonly balloonBytes?: number;
   /** running, paused, ... as query-status says. */
   readonly status?: string;
@@ -205,7 +209,7 @@ function readHypervisor(tree: KernTree): Result<HypervisorSeen | undefined, stri
     ...(Number.isSafeInteger(total) ? { slots: { total, used: used.toSorted((a, b) => a - b) } } : {}),
     dimms: dimms.sort(byAddress),
     virtioMem: virtioMem.sort(byAddress),
-    ...(Number.isSafeInteger(balloon) ? { balloonBytes: balloon } : {}),
+    ...(Number.isSafeInteger(balloon) ? { balloonBytes: balloon - dimms.reduce((n, d) => n + d.size, 0) } : {}),
     ...(typeof status === 'string' ? { status } : {}),
   });
 }

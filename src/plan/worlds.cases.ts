@@ -59,7 +59,11 @@ export function inputOf(capture: Capture, h: MadeUp | undefined): PlanInput & { 
     if (h.max !== undefined) {
       files.set(QMP_FILES.machine, JSON.stringify({ size: h.base ?? 2 * GIB, 'max-size': h.max, slots: h.slots ?? 8 }));
     }
-    if (h.balloon !== undefined) files.set(QMP_FILES.balloon, JSON.stringify({ actual: h.balloon }));
+    if (h.balloon !== undefined)
+      files.set(
+        QMP_FILES.balloon,
+        JSON.stringify({ actual: h.balloon + (h.dimms ?? []).reduce((n, d) => n + d.size, 0) }),
+      );
   }
   const tree: KernTree = {
     readText: (path) => files.get(path) ?? capture.tree.readText(path),

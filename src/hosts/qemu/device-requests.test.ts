@@ -76,8 +76,8 @@ describe("QEMU's replies", () => {
           memdev: 'vmb0',
         },
       ],
-      // QEMU counts DIMMs into what the balloon leaves, and virtio-mem not.
-      balloonBytes: 2 * GiB + GiB / 4,
+      // QEMU says 2.25 GiB: it counts DIMMs into what the balloon leaves, and virtio-mem not.
+      balloonBytes: 2 * GiB,
       status: 'running',
     });
   });
@@ -201,10 +201,12 @@ describe('sizes', () => {
     }
   });
 
-  it('QH38 a balloon that is not there is unsupported', async () => {
+  it('QH38 a balloon that is not there is unsupported; a DIMM is added to what is asked of QEMU', async () => {
     const qemu = new FakeQemu();
+    qemu.dimm('d0', 6 * GiB, GiB / 4);
     expect((await setBalloon(qemu, GiB, LIMITS)).ok).toBe(true);
     expect(qemu.balloon).toBe(GiB);
+    expect(qemu.requests.at(-1)).toEqual({ command: 'balloon', args: { value: GiB + GiB / 4 } });
     qemu.balloon = undefined;
     const none = await setBalloon(qemu, GiB, LIMITS);
     expect(!none.ok && none.error.kind).toBe('unsupported');

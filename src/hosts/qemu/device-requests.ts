@@ -222,14 +222,22 @@ export async function resizeVirtioMem(
   return ok({ evidence: [`qom-set ${id} requested-size ${bytes}: done; ${Number(device.data.size)} were plugged`] });
 }
 
-/** What the balloon shall leave, bytes; QEMU takes more than there is as all. Unsupported without a balloon. */
+/**
+ * What the balloon shall leave of the boot memory, bytes. QEMU's own figure counts plugged DIMMs as well (get_current_ram_size),
+ * so they are added here. QEMU takes more than there is as all. Unsupported without a balloon.
+ */
 export async function setBalloon(
   monitor: Monitor,
   bytes: number,
   limits: Limits,
 ): Promise<Result<ActDone, HostFailure>> {
-  const set = await monitor.execute('balloon', { value: bytes }, limits);
-  if (set.ok) return ok({ evidence: [`balloon ${bytes}: done`] });
+  const left = countdown(limits);
+  const devices = await memoryDevices(monitor, left());
+  if (!devices.ok) return devices;
+  const dimms = devices.value.reduce((n, d) => n + (d.type === 'dimm' ? Number(d.data.size) : 0), 0);
+  const value = bytes + dimms;
+  const set = await monitor.execute('balloon', { value }, left());
+  if (set.ok) return ok({ evidence: [`balloon ${value}: done`] });
   const { qmpClass } = set.error;
   if (qmpClass === 'DeviceNotActive') return err({ ...set.error, kind: 'unsupported' });
   return err(withErrno(set.error));

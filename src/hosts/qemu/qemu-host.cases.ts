@@ -36,6 +36,7 @@ export class FakeQemu implements Monitor {
   backends: { id: string; type: string; size: number; more: Json; busy?: boolean }[] = [
     { id: 'ram0', type: 'memory-backend-ram', size: 1024 * MiB, more: { share: false, prealloc: false } },
   ];
+  /** What it leaves of the boot memory; QEMU's figure has the DIMMs besides. */
   balloon: number | undefined = 2048 * MiB;
   machine: Json | undefined = { size: 2048 * MiB, slots: 4, 'max-size': 16384 * MiB };
   /** What the guest does when it is asked to let a device go. Default: it does, at once. */
@@ -46,6 +47,10 @@ export class FakeQemu implements Monitor {
   /** Asked before every request; a failure instead of an answer. */
   cut: (command: string) => QmpFailure | undefined = () => undefined;
   closed = false;
+
+  #dimmBytes(): number {
+    return this.devices.reduce((n, d) => n + (d.type === 'dimm' ? Number(d.data.size) : 0), 0);
+  }
 
   commands(): string[] {
     return this.requests.map((r) => r.command);
@@ -99,10 +104,10 @@ export class FakeQemu implements Monitor {
       case 'query-balloon':
         return this.balloon === undefined
           ? refuse('No balloon device has been activated', 'DeviceNotActive')
-          : ok({ actual: this.balloon });
+          : ok({ actual: this.balloon + this.#dimmBytes() });
       case 'balloon':
         if (this.balloon === undefined) return refuse('No balloon device has been activated', 'DeviceNotActive');
-        this.balloon = Number(args?.value);
+        this.balloon = Number(args?.value) - this.#dimmBytes();
         return ok({});
       case 'query-memdev':
         return ok(this.backends.map((b) => ({ id: b.id, size: b.size, ...b.more })));

@@ -121,7 +121,10 @@ export class Hypervisor {
     );
     put(QMP_FILES.machine, { size: baseBytes, 'max-size': maxBytes, slots });
     put(QMP_FILES.status, { status: 'running', running: true });
-    if (this.balloon !== undefined) put(QMP_FILES.balloon, { actual: this.balloon.actual });
+    if (this.balloon !== undefined) {
+      // As QEMU counts: DIMMs are among what a balloon could take.
+      put(QMP_FILES.balloon, { actual: this.balloon.actual + dimms.reduce((n, d) => n + d.bytes, 0) });
+    }
     return files;
   }
 }
