@@ -9,6 +9,7 @@ import { kindOfSource } from '../../src/cli/live-source.ts';
 import { parseTime } from '../../src/cli/options.ts';
 import { runProgram } from '../../src/cli/program.ts';
 import type { Host, HostFailure, Limits } from '../../src/control/host.ts';
+import { whyNoFuse } from '../../src/hosts/fuse/index.ts';
 import { readCapture } from '../../src/hosts/linux/read-capture.ts';
 import { DEMO, runCli, scratchDirectory } from './run-cli.ts';
 
@@ -102,7 +103,16 @@ describe('a guest as a source', () => {
     const file = join(scratchDirectory(), 'guest.dimmer');
     const ran = await run(['capture', '--from', GUEST, '-o', file], fakeHosts(demoCapture));
     expect(ran).toMatchObject({ code: 0, out: '' });
-    expect(runCli(['check', '--from', file, '-r']).out).toBe(runCli(['check', '--from', DEMO, '-r']).out);
+    expect(runCli(['ls', 'blocks', '--from', file]).out).toBe(runCli(['ls', 'blocks', '--from', DEMO]).out);
+  });
+
+  it('LV1 mount, whose exit code comes later in any case, comes by its guest as well', async (context) => {
+    const lacking = whyNoFuse();
+    context.skip(lacking !== undefined, lacking?.sentence);
+    const hosts = fakeHosts(demoCapture);
+    const ran = await run(['mount', '/nonexistent/dir', '-q', '--from', GUEST], hosts);
+    expect(ran).toMatchObject({ code: 2, err: expect.stringMatching(/^dimmer: \/nonexistent\/dir does not exist/) });
+    expect(hosts.asked).toMatchObject({ opened: [GUEST], closed: 1 });
   });
 
   it('LV2 a line that is not understood is refused before anybody is asked', async () => {
