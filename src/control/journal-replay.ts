@@ -16,7 +16,8 @@
 
 import { assert } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
-import type { Action, Condition, Plan, Step } from '#plan/plan';
+import type { AutoOnlineBlocks } from '#kernfs/memory-blocks';
+import type { Action, Condition, OnlineZone, Plan, Step } from '#plan/plan';
 import type { ExecutionEnd, JournalEntry, JournalLine, StepResult } from './journal.ts';
 import type { JournalProblem } from './journal-text.ts';
 
@@ -76,11 +77,12 @@ export class Replay {
     return this.units.reduce((n, u) => n + (u.finished?.reachedBytes ?? 0), 0);
   }
 
-  /** @returns false when it speaks of a step or a unit that the plan does not have */
+  /** @returns false when it speaks of a step or a unit that the plan does not have, or of an action that is not the step's */
   take(entry: JournalEntry): boolean {
     const state = 'step' in entry ? this.steps[entry.step - 1] : undefined;
     const unit = 'unit' in entry ? this.units[entry.unit] : undefined;
     if (('step' in entry && state === undefined) || ('unit' in entry && unit === undefined)) return false;
+    if (state !== undefined && !speaksOf(state.step.action, entry)) return false;
     if (entry.kind === 'intent' && state !== undefined) {
       state.before = entry.before;
       state.undo = entry.undo;
@@ -106,6 +108,56 @@ export class Replay {
   }
 }
 
+/** Actions of a line are the step's own, or ways back from it: a journal cannot make dimmer do anything else. */
+function speaksOf(action: Action, entry: JournalEntry): boolean {
+  switch (entry.kind) {
+    case 'intent': {
+      const isIts = JSON.stringify(entry.action) === JSON.stringify(action);
+      return isIts && (entry.undo ?? []).every((a) => isWayBack(action, a));
+    }
+    case 'keep':
+      return entry.action.do === action.do && isWayBack(action, entry.action);
+    case 'undo':
+      return isWayBack(action, entry.action);
+    default:
+      return true;
+  }
+}
+
+const isCount = (n: unknown): boolean => Number.isSafeInteger(n) && (n as number) >= 0;
+
+function isWayBack(from: Action, back: Action): boolean {
+  switch (from.do) {
+    case 'offline-block':
+      return back.do === 'online-block' && back.block === from.block && ZONE_WORDS.includes(back.zone);
+    case 'online-block':
+      return back.do === 'offline-block' && back.block === from.block;
+    case 'add-dimm':
+      if (back.do === 'offline-block') return isCount(back.block);
+      return back.do === 'remove-dimm' && back.id === from.id && back.memdev === from.memdev;
+    case 'remove-dimm':
+      return back.do === 'add-dimm' && back.id === from.id && back.memdev === from.memdev && isCount(back.bytes);
+    case 'resize-virtio-mem':
+      return back.do === 'resize-virtio-mem' && back.id === from.id && isCount(back.bytes);
+    case 'balloon':
+      return back.do === 'balloon' && isCount(back.bytes);
+    case 'set-hugepages':
+      return back.do === 'set-hugepages' && back.node === from.node && back.pageBytes === from.pageBytes;
+    case 'auto-online':
+      return back.do === 'auto-online' && Object.hasOwn(AUTO_ONLINE, back.word);
+    default:
+      return false;
+  }
+}
+
+const AUTO_ONLINE: Readonly<Record<AutoOnlineBlocks, true>> = {
+  offline: true,
+  online: true,
+  online_kernel: true,
+  online_movable: true,
+};
+const ZONE_WORDS: readonly OnlineZone[] = ['movable', 'kernel', 'default'];
+
 /** @param lines  decoded, the first is the begin */
 export function replay(lines: readonly JournalLine[]): Result<Replay, JournalProblem> {
   const first = lines[0];
@@ -113,7 +165,7 @@ export function replay(lines: readonly JournalLine[]): Result<Replay, JournalPro
   const state = new Replay(first.plan);
   for (const line of lines) {
     if (!state.take(line)) {
-      const sentence = `line ${line.seq + 1} speaks of a step or a unit that its plan does not have`;
+      const sentence = `line ${line.seq + 1} speaks of a step, a unit or an action that its plan does not have`;
       return err({ reason: 'damaged', line: line.seq + 1, sentence });
     }
   }

@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { Prng } from '#base/prng';
+import { hashLines } from '#plan/observation';
 import type { Plan } from '#plan/plan';
 import type { JournalEntry } from './journal.ts';
 import { replay } from './journal-replay.ts';
@@ -13,9 +14,9 @@ const plan: Plan = {
   version: 1,
   goal: { verb: 'remove', target: 'dimm:Grüße' },
   host: { kind: 'twin', name: 'twin', kernel: '6.1' },
-  assumes: { hash: '0', lines: [] },
+  assumes: { hash: hashLines([]), lines: [] },
   feasible: true,
-  summary: 'a quote " and a {"sum":"0123456789abcdef"} inside, and a line\nend',
+  summary: 'a quote " and a {"sum":"0123456789abcdef"} inside',
   warnings: [],
   units: [
     {
@@ -28,7 +29,7 @@ const plan: Plan = {
           title: 't',
           action,
           expect: [],
-          effect: [],
+          effect: [{ is: 'block', block: 34, state: 'offline' }],
           predicts: { ms: { value: 1, provenance: 'assumed' } },
           deadlineMs: 1,
         },
@@ -40,7 +41,7 @@ const plan: Plan = {
 const entries: JournalEntry[] = [
   { kind: 'begin', plan, host: { kind: 'twin', name: 'twin' } },
   { kind: 'intent', step: 1, action, before: [], undo: [{ do: 'online-block', block: 34, zone: 'movable' }] },
-  { kind: 'outcome', step: 1, result: 'done', sentence: 'ça va', evidence: ['a', 'b'] },
+  { kind: 'outcome', step: 1, result: 'done', sentence: 'ça va', evidence: ['a line\nend', '\u2028'] },
   { kind: 'unit', unit: 0, reached: 'x', reachedBytes: 1, whole: true },
   { kind: 'end', end: 'done', sentence: 'x', reachedBytes: 1 },
 ];
@@ -120,15 +121,22 @@ describe('journal text', () => {
     const strange = written(entries.slice(0, 1)).join('');
     const next = new JournalEncoder(decodeNext(strange)).line('t', { kind: 'dance' } as never);
     expect(decodeJournal(strange + next)).toMatchObject({ error: { reason: 'newer', line: 2 } });
+    const bad = { ...plan, units: [{ ...plan.units[0], steps: [{ ...plan.units[0]?.steps[0], deadlineMs: 'x' }] }] };
+    const other = new JournalEncoder().line('t', { kind: 'begin', plan: bad as never, host: { kind: '', name: '' } });
+    expect(decodeJournal(other)).toMatchObject({ error: { reason: 'damaged', line: 1 } });
     const poor = new JournalEncoder(decodeNext(strange)).line('t', { kind: 'outcome', step: 1 } as never);
     expect(decodeJournal(strange + poor)).toMatchObject({ error: { reason: 'damaged', line: 2 } });
     expect(decodeJournal('Dear diary,\n')).toMatchObject({ error: { reason: 'not-a-journal' } });
   });
 
-  it('JN6 a line about a step or a unit that the plan does not have is damage', () => {
+  it('JN6 a line about a step, a unit or an action that the plan does not have is damage', () => {
     for (const bad of [
       { kind: 'intent', step: 7, action, before: [] },
       { kind: 'unit', unit: 3, reached: '', reachedBytes: 0, whole: true },
+      { kind: 'intent', step: 1, action: { do: 'offline-block', block: 35 }, before: [] },
+      { kind: 'intent', step: 1, action, before: [], undo: [{ do: 'online-block', block: 35, zone: 'movable' }] },
+      { kind: 'undo', step: 1, action: { do: 'remove-dimm', id: 'd', memdev: 'm' } },
+      { kind: 'keep', step: 1, action },
     ] as const) {
       const decoded = decodeJournal(written([entries[0] as JournalEntry, bad]).join(''));
       if (!decoded.ok) throw new Error(decoded.error.sentence);

@@ -6,11 +6,13 @@
 //
 // A line ends with a newline, which is written in the same append. So whatever has no newline was under way when the
 // writer died; its append never came back, and nobody acted on it. All else must fit: a sum that is wrong in front of a
-// newline means that somebody changed the file, and then nothing of it is believed.
+// newline means that somebody changed the file, and then nothing of it is believed. The sum is against accidents, not
+// against forgers: what would be acted on is looked at as a plan file is (check-plan.ts), ways back by journal-replay.ts.
 //
 // Invariant: decode(any prefix of encoded lines) = the whole lines of that prefix, and where they end.
 
 import { err, ok, type Result } from '#base/result';
+import { readPlan } from '#plan/check-plan';
 import { hashLines } from '#plan/observation';
 import { PLAN_VERSION } from '#plan/plan';
 import type { JournalEntry, JournalLine } from './journal.ts';
@@ -65,9 +67,9 @@ const problem = (reason: JournalProblem['reason'], line: number, sentence: strin
 const SHAPES: Readonly<Record<JournalEntry['kind'], Readonly<Record<string, string>>>> = {
   begin: { plan: 'object', host: 'object' },
   resume: {},
-  intent: { step: 'number', action: 'object', before: 'object' },
+  intent: { step: 'number', action: 'object', before: 'list' },
   keep: { step: 'number', action: 'object' },
-  outcome: { step: 'number', result: 'string', sentence: 'string', evidence: 'object' },
+  outcome: { step: 'number', result: 'string', sentence: 'string', evidence: 'list' },
   unwind: { unit: 'number', end: 'string', sentence: 'string' },
   undo: { step: 'number', action: 'object' },
   undone: { step: 'number', ok: 'boolean', sentence: 'string' },
@@ -98,6 +100,9 @@ export function decodeJournal(text: string): Result<DecodedJournal, JournalProbl
   return ok({ lines, length: at, bytes, torn: at < text.length, next: { seq: lines.length, sum } });
 }
 
+const isObject = (v: unknown): v is Readonly<Record<string, unknown>> =>
+  typeof v === 'object' && v !== null && !Array.isArray(v);
+
 function parseLine(body: string, n: number): Result<JournalLine, JournalProblem> {
   let value: Readonly<Record<string, unknown>>;
   try {
@@ -113,14 +118,17 @@ function parseLine(body: string, n: number): Result<JournalLine, JournalProblem>
   }
   for (const [key, type] of Object.entries(shape)) {
     const found = value[key];
-    const good = type === 'object' ? typeof found === 'object' && found !== null : typeof found === type;
-    if (!good) return err(problem('damaged', n, `line ${n} has no ${key}`));
+    const isGood = type === 'list' ? Array.isArray(found) : type === 'object' ? isObject(found) : typeof found === type;
+    if (!isGood) return err(problem('damaged', n, `line ${n} has no ${key}`));
   }
-  const plan = value.plan as Readonly<Record<string, unknown>> | undefined;
-  if (plan !== undefined && (plan.dimmer !== 'plan' || plan.version !== PLAN_VERSION)) {
-    return err(
-      problem('newer', n, `its plan is of version ${String(plan.version)}, this dimmer knows ${PLAN_VERSION}`),
-    );
+  if (isObject(value.plan)) {
+    const { version } = value.plan;
+    if (typeof version === 'number' && version > PLAN_VERSION) {
+      return err(problem('newer', n, `its plan is of version ${version}, this dimmer knows ${PLAN_VERSION}`));
+    }
+    // As strict as with a plan file: it is acted on with the same privileges.
+    const plan = readPlan(JSON.stringify(value.plan));
+    if (!plan.ok) return err(problem('damaged', n, `its plan is none: ${plan.error}`));
   }
   return ok(value as unknown as JournalLine); // checked above: its kind's keys, by type
 }

@@ -13,6 +13,7 @@ import {
   DIMM,
   fill,
   MemoryJournal,
+  offlineDraft,
   removalPlan,
   stateOf,
   twinOf,
@@ -63,9 +64,7 @@ const scenarios: readonly Scenario[] = [
       const plan = addPlan(host);
       const [unit] = plan.units;
       // The last step asks for what no kernel does: block 0 has a hole, and cannot go (lab fact 7).
-      const steps = unit!.steps.map((s) =>
-        s.n === 3 ? { ...s, action: { do: 'offline-block', block: 0 } as const, expect: [] } : s,
-      );
+      const steps = unit!.steps.map((s) => (s.n === 3 ? { ...s, ...offlineDraft(0, 'DMA32'), expect: [] } : s));
       return { ...plan, units: [{ ...unit!, steps }] };
     },
   },

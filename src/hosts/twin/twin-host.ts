@@ -19,7 +19,7 @@ import { assert, unreachable } from '#base/assert';
 import { err, ok, type Result } from '#base/result';
 import { toBlockId, toNodeId } from '#base/units';
 import type { Capture } from '#capture/capture';
-import { filesOfTree, gather, type ReadFailure } from '#capture/gather';
+import { filesOfTree, gatherAsync, type ReadFailure } from '#capture/gather';
 import type { ActDone, Host, HostFailure, HostInfo, Limits } from '#control/host';
 import type { KernelFs } from '#kernfs/kernel-fs';
 import { MEMORY_DIR } from '#kernfs/memory-blocks';
@@ -243,10 +243,19 @@ export class TwinHost implements Host {
 
   async capture(_limits: Limits): Promise<Result<Capture, HostFailure>> {
     if (this.#closed) return err(failure('closed', 'the host was closed'));
-    const tree = this.tree();
-    const captured = gather(
-      { ...filesOfTree(tree), readWords: (path, push) => this.#words(path, push) },
+    const files = filesOfTree(this.fs);
+    const replies = this.#options.hypervisor === 'none' ? [] : [...this.hypervisor.replies()];
+    const captured = await gatherAsync(
+      {
+        read: async (path) => files.read(path),
+        list: async (path) => files.list(path),
+        readWords: async (path, push) => this.#words(path, push),
+        cgroups: async () => files.cgroups(),
+        soon: async () => {},
+        nowMs: () => this.clock.nowMs(),
+      },
       { kind: 'live', name: this.#options.name ?? 'twin', takenAt: this.clock.stamp() },
+      async () => replies.map(([path, text]) => ({ path, text })),
     );
     return captured === undefined ? err(failure('protocol', 'this is no machine')) : ok(captured);
   }

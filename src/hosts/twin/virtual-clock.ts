@@ -2,7 +2,7 @@
 //
 //   sleep(250)   now += 10, listeners; now += 10, listeners; ... 25 times        whoever lives in this time works then
 //
-// Deterministic: the same sleeps give the same times. It begins at 1970-01-01 and is not the machine's time.
+// Deterministic: the same sleeps give the same times. It begins at 1970-01-01 if nobody says otherwise.
 
 import type { Clock } from '#control/host';
 
@@ -10,9 +10,14 @@ import type { Clock } from '#control/host';
 const SLICE_MS = 10;
 
 export class VirtualClock implements Clock {
-  #nowMs = 0;
+  #nowMs: number;
   readonly #listeners: ((nowMs: number) => void)[] = [];
   readonly #alarms: { readonly atMs: number; readonly ring: () => void }[] = [];
+
+  /** @param startMs  milliseconds since 1970. Default 0. */
+  constructor(startMs = 0) {
+    this.#nowMs = startMs;
+  }
 
   nowMs(): number {
     return this.#nowMs;
