@@ -157,9 +157,11 @@ function evacuateBlocks(
   const pool = blocksWithPoolPages(machineOf(now));
   const candidates = input.observation.blocks
     .filter((b) => b.state === 'online' && b.zone !== undefined && !pool.has(b.id))
-    .map((b) => ({ id: b.id, verdict: now.judge(b.id), gain: gainOf(machineOf(now), b.id, goal.order) }))
-    .filter((c) => c.gain > 0 && c.verdict?.verdict === 'yes')
-    .map((c) => ({ ...c, price: (c.verdict?.pagesToMigrate.value ?? 0) / c.gain }))
+    .map((b) => ({ id: b.id, gain: gainOf(machineOf(now), b.id, goal.order) }))
+    .filter((c) => c.gain > 0)
+    .map((c) => ({ ...c, verdict: now.judge(c.id) }))
+    .filter((c) => c.verdict?.verdict === 'yes')
+    .map((c) => ({ id: c.id, price: (c.verdict?.pagesToMigrate.value ?? 0) / c.gain }))
     .sort((a, b) => a.price - b.price || b.id - a.id);
   for (const { id } of candidates) {
     const before = piecesOf(machineOf(now), goal.order);
