@@ -69,7 +69,13 @@ describe('adding a DIMM', () => {
       ...ROOM,
       files: { '/sys/devices/system/memory/auto_online_blocks': 'online_movable\n' },
     });
-    expect(actionsOf(plan(add(GIB), same))[0]).toBe('auto-online offline');
+    expect(actionsOf(plan(add(GIB), same))[0]).toBe('add-dimm dimm1'); // it does by itself what the plan would
+    expect(executed(same, plan(add(GIB), same)).wrong.filter((w) => !w.includes('not offline'))).toEqual([]);
+    const can = new Set(['add-dimm', 'online-block', 'offline-block', 'remove-dimm'] as const);
+    const stuck = { ...input, host: { ...input.host, can } };
+    expect(plan(add(GIB), stuck)).toMatchObject({ feasible: false, units: [] });
+    expect(plan(add(GIB), stuck).summary).toMatch(/auto_online_blocks is online.* cannot change that/);
+    expect(plan(add(GIB), stuck, { force: true })).toMatchObject({ feasible: true });
   });
 
   it('PN7 the struct pages are counted and executed: 1/64 of the DIMM, out of free kernel-zone memory', () => {
@@ -170,6 +176,13 @@ describe('a virtio-mem device', () => {
     // Its blocks come online by auto_online_blocks alone: for the time being it says where to.
     expect(actionsOf(p)).toEqual(['auto-online online_movable', 'resize-virtio-mem vm0', 'auto-online offline']);
     expect(p.rejected.map((r) => r.name)).toEqual(['dimm']);
+    const can = new Set(['resize-virtio-mem'] as const);
+    const fixed = { ...golden(MIXED, VM), host: { ...golden(MIXED, VM).host, can } };
+    expect(
+      plan(add(300 * MIB), fixed)
+        .rejected.map((r) => r.reason)
+        .join(),
+    ).toMatch(/come online by auto_online_blocks \(offline\)/);
   });
 
   it('PN10 without enough room it is told why, and a DIMM comes', () => {

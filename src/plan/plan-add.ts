@@ -132,6 +132,11 @@ export function growDevice(
   if (!can(input, 'resize-virtio-mem')) return { name, reason: `${input.host.name} cannot resize a virtio-mem device` };
   const unnamed = nameless(v);
   if (unnamed !== undefined) return { name, reason: unnamed };
+  const auto = input.observation.autoOnline;
+  if (auto !== undefined && auto !== WORD[zone] && !can(input, 'auto-online')) {
+    const reason = `its blocks come online by auto_online_blocks (${auto}), and ${input.host.name} cannot change that`;
+    return { name, reason };
+  }
   const room = v.maxSize - Math.max(v.requested, v.size);
   if (bytes > room) return { name, reason: `it can grow by ${formatSize(Math.max(0, room))} only` };
   if (bytes % v.blockSize !== 0) return { name, reason: `it grows in steps of ${formatSize(v.blockSize)}` };
@@ -153,21 +158,26 @@ export function growDevice(
     }
   }
   // Its driver adds blocks by itself; who brings them online is auto_online_blocks.
-  const word = zone === 'movable' ? 'online_movable' : 'online_kernel';
-  const steps = inItsZone(input, word, [virtioMemStep(v, v.size + bytes)]);
+  const steps = inItsZone(input, zone, WORD[zone], [virtioMemStep(v, v.size + bytes)]);
   return { unit: { name, reaches: `${formatSize(bytes)} more`, bytes, steps }, warnings, machine };
 }
 
-/** Steps during which auto_online_blocks says `word`; afterwards it says what it said. */
-function inItsZone(
-  input: PlanInput,
-  word: 'offline' | 'online_movable' | 'online_kernel',
-  steps: StepDraft[],
-): StepDraft[] {
+type AutoOnline = NonNullable<PlanInput['observation']['autoOnline']>;
+const WORD: Readonly<Record<Zone, AutoOnline>> = { movable: 'online_movable', kernel: 'online_kernel' };
+
+/** Steps during which auto_online_blocks says `word`; afterwards it says what it said. Nothing to do where it brings what is asked. */
+function inItsZone(input: PlanInput, zone: Zone, word: AutoOnline, steps: StepDraft[]): StepDraft[] {
   const was = input.observation.autoOnline;
-  if (was === undefined || was === word || !can(input, 'auto-online')) return steps;
+  if (was === undefined || was === word || was === WORD[zone] || !can(input, 'auto-online')) return steps;
   const why = word === 'offline' ? 'so that the plan says which zone' : 'so that what comes is online, in its zone';
   return [autoOnlineStep(was, word, why), ...steps, autoOnlineStep(word, was, 'as it was')];
+}
+
+/** One sentence where the guest brings blocks up in another zone, and nobody here can tell it not to. */
+function elsewhere(input: PlanInput, zone: Zone): string | undefined {
+  const was = input.observation.autoOnline;
+  if (was === undefined || was === 'offline' || was === WORD[zone] || can(input, 'auto-online')) return undefined;
+  return `the guest brings added memory online by itself (auto_online_blocks is ${was}), perhaps not in the ${zone} zone, and ${input.host.name} cannot change that`;
 }
 
 // ------------------------------------------------------------------------------------------------------------ DIMMs
@@ -190,11 +200,12 @@ export function addDimms(
     rejected: [{ name: 'dimm', reason }],
     machine: start,
   });
-  const refused = noDimms(input, bytes, h);
+  const door = elsewhere(input, zone);
+  const refused = noDimms(input, bytes, h) ?? (options.force === true ? undefined : door);
   if (refused !== undefined) return none(refused);
   const slots = freeSlots(h)?.length ?? Number.POSITIVE_INFINITY;
   const units: UnitDraft[] = [];
-  const warnings: string[] = [];
+  const warnings: string[] = door === undefined ? [] : [door];
   const rejected: Rejected[] = [];
   const planned: Omit<DimmSeen, 'slot'>[] = [];
   let now = start;
@@ -308,7 +319,7 @@ function oneDimm(input: PlanInput, want: Want, size: number): Made | string {
       zoneNames.set(block, online.value.zone);
     }
   }
-  const steps = inItsZone(input, 'offline', [
+  const steps = inItsZone(input, zone, 'offline', [
     addDimmStep(o, dimm),
     ...ids.map((block) => {
       const name = zoneNames.get(block) ?? (zone === 'movable' ? 'Movable' : undefined);
