@@ -24,10 +24,12 @@ import { ApplyLines, formatReport } from './apply-text.ts';
 import { type Complaint, EXIT } from './exit-code.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
 import { formatJson } from './json.ts';
+import { FETCH_DEADLINE_MS } from './live-source.ts';
 import { openHost, sourceOf } from './open-host.ts';
 import { complain, parseTime } from './options.ts';
 import { formatSteps, sayGoal } from './plan-text.ts';
 import { Progress } from './progress.ts';
+import { rehearsePlan } from './rehearse-plan.ts';
 import { SYSTEM_CLOCK } from './system-clock.ts';
 import { VERSION } from './version.ts';
 
@@ -201,7 +203,11 @@ async function carryOut(io: Io, asked: Asked, options: Options, stop: AbortContr
   if (journalText === undefined) {
     // Before anybody is asked: a plan that is stale, or not for this machine, is told at once.
     const looked = await execute(plan, host, { ...common, journal: NO_JOURNAL, dryRun: true });
-    if (options.dryRun === true || looked.end !== 'done') return done(looked, false);
+    if (looked.end !== 'done') return done(looked, false);
+    if (options.dryRun === true) {
+      const code = done(looked, false);
+      return (await tryOnCopy(io, plan, host, options, stop.signal)) ?? code;
+    }
   }
   if (options.yes !== true) {
     const answer = await io.ask?.(`Do it on ${source}? [y/N] `);
@@ -237,6 +243,29 @@ async function carryOut(io: Io, asked: Asked, options: Options, stop: AbortContr
     timed.over();
     await opened.value.close();
   }
+}
+
+/** The end of a dry run. @returns an exit code where the copy refused */
+async function tryOnCopy(
+  io: Io,
+  plan: Plan,
+  host: Host,
+  options: Options,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  const progress = new Progress(io, options.quiet === true);
+  progress.say('trying on a copy');
+  const deadlineMs = parseTime(options.timeout ?? '') ?? FETCH_DEADLINE_MS;
+  const tried = await rehearsePlan(plan, host, { deadlineMs, signal });
+  progress.end();
+  const say = options.json === true ? io.err : io.out;
+  if (!tried.ok) {
+    say(`Not tried on a copy: ${tried.error}\n`);
+    return undefined;
+  }
+  const { end, sentence } = tried.value;
+  say(end === 'done' ? 'On a copy of the machine it goes through.\n' : `On a copy of the machine: ${sentence}\n`);
+  return end === 'done' ? undefined : EXIT.NOT_FEASIBLE;
 }
 
 /** --timeout is Ctrl-C by the clock; only the report is another one. */

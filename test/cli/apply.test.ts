@@ -209,8 +209,29 @@ describe('dimmer apply', () => {
     const ran = await run(['apply', w.plan, '--dry-run'], w.host);
     expect([ran.code, ran.err]).toEqual([0, '']);
     expect(ran.out).toContain('Dry run: nothing was done');
+    expect(ran.out).toMatch(/\nOn a copy of the machine it goes through\.\n$/);
     expect(stateOf(w.host)).toEqual(before);
     expect(readdirSync(w.dir)).toEqual(['plan.json']);
+    sound(w.host);
+  });
+
+  it('Q28 --dry-run: what a copy of the machine refuses is told, exit 3; what cannot be tried is said', async () => {
+    const w = world({ blocks: ['Normal', 'Normal'] });
+    fill(w.host, D1, 'slab', 3);
+    const before = stateOf(w.host);
+    const ran = await run(['apply', w.plan, '--dry-run'], w.host);
+    expect(ran.code).toBe(3);
+    expect(ran.out).toMatch(/\nOn a copy of the machine: step 2, offline-block 40: offline block 40: EBUSY/);
+    expect(stateOf(w.host)).toEqual(before);
+    const v = world();
+    const blind: Host = {
+      ...hostOf(v.host),
+      capture: () => Promise.resolve({ ok: false, error: { kind: 'denied', sentence: 'no page flags here' } }),
+    };
+    const told = await run(['apply', v.plan, '--dry-run'], blind);
+    expect(told.code).toBe(0);
+    expect(told.out).toMatch(/\nNot tried on a copy: no page flags here\n$/);
+    sound(w.host);
   });
 
   it('Q29 --record writes down all that was asked and answered, and never over a file', async () => {

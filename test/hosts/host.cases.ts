@@ -36,7 +36,7 @@ export type Subject = {
 };
 
 /** Makes a subject, gives it to `body`, and takes it away again. */
-export type Around = (body: (s: Subject) => Promise<void>) => Promise<void>;
+export type Around = (body: (s: Subject) => Promise<void>, title: string) => Promise<void>;
 
 const LIMITS: Limits = { deadlineMs: 20_000 };
 /** Given to an offline that never ends by itself; and how much later its answer may come: a process has to be ended. */
@@ -56,7 +56,7 @@ export function hostCases(name: string, around: Around): void {
           process.stdout.write(`skipped on ${name}: ${title.slice(0, title.indexOf(' '))}: ${why}\n`);
           return context.skip(why) as never;
         };
-        await around((s) => body(s, skip));
+        await around((s) => body(s, skip), title);
       });
     });
   });
@@ -84,7 +84,7 @@ export function eachHostCase(it: (title: string, body: HostCase) => void): void 
       expect(info.can.has(action.do) === (why === undefined), action.do).toBe(true);
       if (why === undefined) continue;
       expect(why).not.toBe('');
-      expect((await failed(s.host.act(action, LIMITS))).kind, action.do).toMatch(/^(unsupported|denied)$/);
+      expect((await failed(s.host.act(action, LIMITS))).kind, action.do).toMatch(/^(unsupported|denied|refused)$/);
     }
     expect(await s.state()).toEqual(before);
   });

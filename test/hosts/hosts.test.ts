@@ -1,5 +1,7 @@
 // The Host port's cases on the hosts that need no guest: twins, recordings of them, and recordings of real QEMU guests.
 
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { SYSTEM_CLOCK } from '../../src/cli/system-clock.ts';
 import type { Host } from '../../src/control/host.ts';
@@ -7,6 +9,7 @@ import { gunzip, gzip } from '../../src/hosts/linux/gzip.ts';
 import { playHost } from '../../src/hosts/recording/play-host.ts';
 import { recordHost } from '../../src/hosts/recording/record-host.ts';
 import type { TwinHost } from '../../src/hosts/twin/twin-host.ts';
+import { ROOT } from '../support/source-files.ts';
 import { D1, twinWorld } from '../support/twin-world.ts';
 import { type Around, eachHostCase, type HostCase, hostCases, type Subject } from './host.cases.ts';
 import { aroundTwin, twinSubject } from './twin-subject.ts';
@@ -58,6 +61,22 @@ function played(
 }
 
 hostCases('a recording of a twin', aroundRecording);
+
+/** What a real guest said, kept by the lane (test/golden/hosts/README.md): one file a case. */
+const GUESTS = join(ROOT, 'test/golden/hosts/qemu-7.2');
+type Kept = Pick<Subject, 'movable' | 'refused' | 'endless' | 'dimm'> & {
+  readonly states: readonly (readonly string[])[];
+  readonly recording: readonly string[];
+};
+
+hostCases('a recording of a QEMU guest', async (body, title) => {
+  const file = join(GUESTS, `${title.slice(0, title.indexOf(' '))}.json`);
+  const kept = JSON.parse(readFileSync(file, 'utf8')) as Kept;
+  const states = [...kept.states];
+  const captures = { lacks: 'captures were left out of it' };
+  await body(played({ ...kept, captures }, `${kept.recording.join('\n')}\n`, states));
+  expect(states).toEqual([]);
+});
 
 describe('the cases', () => {
   const cases = new Map<string, HostCase>();
