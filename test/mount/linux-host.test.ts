@@ -6,11 +6,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { ok } from '../../src/base/result.ts';
+import { SYSTEM_CLOCK } from '../../src/cli/system-clock.ts';
 import { execute } from '../../src/control/executor.ts';
-import type { Clock, Host } from '../../src/control/host.ts';
+import type { Host } from '../../src/control/host.ts';
 import { linuxHost } from '../../src/hosts/linux/linux-host.ts';
-import { type BlockSeen, hashLines, stateLines } from '../../src/plan/observation.ts';
+import { fsTree } from '../../src/hosts/linux/root.ts';
+import { type BlockSeen, hashLines, observe, stateLines } from '../../src/plan/observation.ts';
 import type { Action, Plan } from '../../src/plan/plan.ts';
+import { hostCases } from '../hosts/host.cases.ts';
 import { bundled, ourMounts, realTree, type Server, scratch, sleep, start, until, whyNotHere } from './harness.ts';
 
 const reason = whyNotHere();
@@ -36,18 +39,7 @@ beforeEach((context) => {
   context.skip(reason !== undefined, reason);
 });
 
-const clock: Clock = {
-  nowMs: () => performance.now(),
-  stamp: () => new Date().toISOString(),
-  sleep: (ms, signal) =>
-    new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      signal?.addEventListener('abort', () => {
-        clearTimeout(timer);
-        resolve();
-      });
-    }),
-};
+const clock = SYSTEM_CLOCK;
 
 async function world(apply = true): Promise<{ host: Host; dir: string; twin: Server; state: (b: number) => string }> {
   const dir = scratch();
@@ -94,17 +86,12 @@ describe('the Linux host on a mounted machine', () => {
       return [seen.value.memTotal, seen.value.blocks.find((b) => b.id === 4)];
     };
     const [whole] = await look();
-    for (const [zone, shown] of [
-      ['movable', 'Movable'],
-      ['kernel', 'DMA32'],
-    ] as const) {
-      const off = await act(host, { do: 'offline-block', block: 4 });
-      const evidence = [expect.stringMatching(/^writing offline to .*memory4\/state$/)];
-      expect(off).toMatchObject({ ok: true, value: { evidence } });
-      expect(await look()).toMatchObject([whole - 2 ** 27, { state: 'offline', zone: undefined }]);
-      expect((await act(host, { do: 'online-block', block: 4, zone })).ok).toBe(true);
-      expect(await look()).toMatchObject([whole, { state: 'online', zone: shown }]);
-    }
+    const off = await act(host, { do: 'offline-block', block: 4 });
+    const evidence = [expect.stringMatching(/^writing offline to .*memory4\/state$/)];
+    expect(off).toMatchObject({ ok: true, value: { evidence } });
+    expect(await look()).toMatchObject([whole - 2 ** 27, { state: 'offline', zone: undefined }]);
+    expect((await act(host, { do: 'online-block', block: 4, zone: 'kernel' })).ok).toBe(true);
+    expect(await look()).toMatchObject([whole, { state: 'online', zone: 'DMA32' }]);
     expect(state(4)).toBe('online');
   });
 
@@ -326,5 +313,28 @@ describe('LH11 an execution on a kernel’s tree', () => {
     }
     expect(texts.join('')).toContain('"kind":"end"');
     expect(childrenAt(dir)).toEqual([]);
+  });
+});
+
+hostCases('the Linux host on a mounted twin', async (body) => {
+  const { host, dir } = await world();
+  for (const action of [
+    { do: 'offline-block', block: 5 },
+    { do: 'online-block', block: 5, zone: 'movable' },
+  ] as const)
+    expect((await act(host, action)).ok).toBe(true);
+  await body({
+    host,
+    state: async () => {
+      const seen = observe(fsTree(dir));
+      return seen.ok ? stateLines(seen.value) : [seen.error];
+    },
+    nowMs: () => clock.nowMs(),
+    after: (ms, run) => void setTimeout(run, ms),
+    movable: 5,
+    refused: { block: 3, errno: 'EBUSY' },
+    endless: 2,
+    dimm: { lacks: 'DIMMs are the hypervisor’s' },
+    captures: true,
   });
 });
