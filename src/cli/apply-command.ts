@@ -16,7 +16,7 @@ import type { Host } from '#control/host';
 import { decodeJournal } from '#control/journal-text';
 import type { ExecutionReport } from '#control/report';
 import { gzip } from '#hosts/linux/gzip';
-import { recordHost } from '#hosts/recording/record-host';
+import { recordHost } from '#hosts/recording/index';
 import { readPlan } from '#plan/check-plan';
 import { hashLines, type Plan } from '#plan/index';
 import { lockOf, openApplyJournal, openRecord } from './apply-files.ts';

@@ -7,7 +7,7 @@ import { treeFromFiles } from '#kernfs/memory-tree';
 import { observe, stateLines } from '#plan/observation';
 import { openLiveHost } from '../../src/cli/live-hosts.ts';
 import { SYSTEM_CLOCK } from '../../src/cli/system-clock.ts';
-import { recordHost } from '../../src/hosts/recording/record-host.ts';
+import { recordHost } from '../../src/hosts/recording/index.ts';
 import { hostCases, type Subject } from '../hosts/host.cases.ts';
 import { ROOT } from '../support/source-files.ts';
 import { sourceOf } from './dimmer.ts';
