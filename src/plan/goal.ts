@@ -24,7 +24,7 @@ export function sizeWord(bytes: number): string {
 }
 
 /** "size:4G" -> bytes; undefined when it is not of this form, or nothing. */
-function sizeOf(word: string): number | undefined {
+export function sizeOf(word: string): number | undefined {
   const bytes = word.startsWith('size:') ? parseSize(word.slice(5)) : undefined;
   return bytes === 0 ? undefined : bytes;
 }

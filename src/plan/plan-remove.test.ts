@@ -248,6 +248,12 @@ describe('so much memory', () => {
     expect(m.check()).toEqual([]);
   });
 
+  it('PN4 a size is a size, whether the goal has it in bytes or in words, and never all there is', () => {
+    const words = plan({ verb: 'remove', target: 'size:100M' }, input);
+    expect(words.units).toEqual(plan(remove('size:100M'), input).units);
+    expect(plan({ verb: 'remove', target: 'size:100' }, input)).toMatchObject({ feasible: false, units: [] });
+  });
+
   it('PN4 that nobody can give says how much goes', () => {
     const p = plan(remove('size:64G'), input);
     expect(p.feasible).toBe(false);

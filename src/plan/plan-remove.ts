@@ -18,6 +18,7 @@
 import { formatSize, plural } from '#base/format';
 import { err, ok, type Result } from '#base/result';
 import { tooLittleLeft } from './givers.ts';
+import { sizeOf } from './goal.ts';
 import { type BlockSeen, blocksWithin, type DimmSeen, type VirtioMemSeen } from './observation.ts';
 import type { Goal, Plan, Rejected } from './plan.ts';
 import { can, type Outcome, type PlanInput, type PlanOptions, planOf, twoLooks, type UnitDraft } from './plan-input.ts';
@@ -39,10 +40,12 @@ export function planRemove(goal: RemoveGoal, input: PlanInput, options: PlanOpti
   const infeasible = (summary: string): Plan => planOf(goal, input, { feasible: false, summary });
   const changed = twoLooks(input);
   if (changed !== undefined) return infeasible(changed);
-  if (goal.bytes !== undefined) {
-    const outcome = outcomeOf(goal.target, goal.bytes, chooseRemoval(input, options, goal.bytes));
+  const bytes = goal.bytes ?? sizeOf(goal.target);
+  if (bytes !== undefined) {
+    const outcome = outcomeOf(goal.target, bytes, chooseRemoval(input, options, bytes));
     return planOf(goal, input, { ...outcome, warnings: [...sayPicture(input), ...(outcome.warnings ?? [])] });
   }
+  if (goal.target.startsWith('size:')) return infeasible(`"${goal.target}": a size has a unit, as in size:4G`);
   const wanted = wantedOf(goal.target, input);
   if (!wanted.ok) return infeasible(wanted.error);
   const cannot = hostCannot(input, wanted.value);
