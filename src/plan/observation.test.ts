@@ -43,7 +43,8 @@ const QMP: Readonly<Record<string, string>> = {
   ]),
   [QMP_FILES.summary]: '{"base-memory": 1073741824, "plugged-memory": 2147483648}',
   [QMP_FILES.machine]: '{"size": 1073741824, "max-size": 17179869184, "slots": 4}',
-  [QMP_FILES.balloon]: '{"actual": 536870912}',
+  // QEMU counts DIMMs among what a balloon leaves; an observation does not.
+  [QMP_FILES.balloon]: '{"actual": 2684354560}',
   [QMP_FILES.status]: '{"status": "running", "running": true}',
 };
 
