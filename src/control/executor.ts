@@ -267,9 +267,9 @@ class Execution {
       const intent = { kind: 'intent', step: step.n, action: step.action, before } as const;
       if (!(await this.log(undo === undefined ? intent : { ...intent, undo }))) return 'failed';
     } else {
-      if (state.keep !== undefined) return this.#keep(step, state, o);
       const next = decide(step, o);
       if (next === 'done') return this.#outcome(step, { result: 'done', sentence: 'seen', evidence: [] });
+      if (state.keep !== undefined) return this.#keep(step, state, o);
       if (next === 'undo') {
         const wrong = step.expect.find((c) => holds(c, o) !== true) ?? step.effect[0];
         return this.#outcome(
@@ -306,7 +306,7 @@ class Execution {
     }
     const keep: Action = { ...action, bytes: reached };
     if (!(await this.log({ kind: 'keep', step: step.n, action: keep }))) return 'failed';
-    const came = await this.#back(step, keep);
+    const came = await this.#back(step, keep, { before: beforeOf(keep, o).map((c) => asKept(c, reached)) });
     const sentence = `${formatSize(reached)} of ${formatSize(action.bytes)} was reached in ${step.deadlineMs} ms`;
     const told = came.result === 'done' ? '' : `, and the request could not be taken back: ${came.sentence}`;
     return this.#outcome(step, { result: 'short', sentence: `${sentence}${told}`, evidence: came.evidence });
@@ -553,6 +553,10 @@ function reachedOf(a: Action, before: readonly Condition[], o: Observation): num
   const moved = a.bytes > from ? now > from && now < a.bytes : now < from && now > a.bytes;
   return moved ? now : undefined;
 }
+
+/** The condition that a device stands where it was told to stay. */
+const asKept = (c: Condition, bytes: number): Condition =>
+  c.is === 'virtio-mem' ? { ...c, requested: bytes, size: bytes } : c.is === 'balloon' ? { ...c, bytes } : c;
 
 const sizeIn = (before: readonly Condition[]): number | undefined => {
   for (const c of before) {

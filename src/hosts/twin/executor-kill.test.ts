@@ -2,6 +2,7 @@
 // is like then, --resume ends with everything done or everything as it was. Rules in docs/spec/executor.md.
 
 import { describe, expect, it } from 'vitest';
+import { toPfn } from '#base/units';
 import { type ExecuteOptions, execute, resume } from '#control/executor';
 import { replay } from '#control/journal-replay';
 import { decodeJournal } from '#control/journal-text';
@@ -13,11 +14,16 @@ import {
   DIMM,
   fill,
   MemoryJournal,
+  MIB,
   offlineDraft,
+  planOf,
   removalPlan,
+  seen,
   stateOf,
   twinOf,
   twinWorld,
+  VM0,
+  virtioMemDraft,
 } from '../../../test/support/twin-world.ts';
 import type { When } from './faults.ts';
 import type { TwinHost } from './twin-host.ts';
@@ -171,3 +177,49 @@ for (const { name, end, world: first, plan, came = false } of scenarios) {
     });
   });
 }
+
+describe('kill -9 while virtio-mem stops short', () => {
+  const world = (): TwinHost => {
+    const host = twinWorld({ blocks: 'absent', virtioMem: [{ ...VM0, bytes: 0 }] });
+    host.fs.write('/sys/devices/system/memory/auto_online_blocks', 'online_movable');
+    const { device } = host.hypervisor.virtioMem.get(VM0.id)!;
+    device.setRequestedSize(64 * MIB);
+    host.clock.advance(1000);
+    const [page] = fill(host, VM0.addr / (128 * MIB), 'anonymous', 1);
+    host.machine.pin(toPfn(page as number));
+    return host;
+  };
+  const shrink = (host: TwinHost): Plan =>
+    planOf(seen(host), [
+      { name: 'vm0', bytes: 64 * MIB, steps: [{ ...virtioMemDraft(64 * MIB, 0), deadlineMs: 500 }] },
+    ]);
+
+  it('EC9 EC17 at any line: it stands where it was told to stay, and the report says where', async () => {
+    for (let line = 0; line < 6; line++) {
+      for (const keep of ['whole', 40] as const) {
+        const host = world();
+        const journal = new MemoryJournal({ cut: { line, keep } });
+        void execute(shrink(host), host, options(host, journal));
+        await journal.death;
+        // The guest goes on while nobody is there.
+        host.clock.advance(100);
+        const why = `line ${line}, ${keep}`;
+        const decoded = decodeJournal(journal.text);
+        if (!decoded.ok) {
+          expect(line, why).toBe(0);
+          continue;
+        }
+        const resumed = await resume(journal.text, host, options(host, new MemoryJournal()));
+        if (!resumed.ok) throw new Error(resumed.error.sentence);
+        const v = seen(host).hypervisor?.virtioMem[0];
+        expect(v?.size, why).toBeGreaterThan(0);
+        expect(v?.requested, why).toBe(v?.size);
+        const reachedBytes = 64 * MIB - (v?.size ?? 0);
+        expect(resumed.value, why).toMatchObject({ end: 'partial', reachedBytes, left: [] });
+        host.clock.advance(60_000);
+        expect(seen(host).hypervisor?.virtioMem[0]?.size, why).toBe(v?.size);
+        if (line === 3) expect(host.check(), why).toEqual([]);
+      }
+    }
+  });
+});

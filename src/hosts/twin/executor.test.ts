@@ -147,6 +147,17 @@ describe('EC3 refused', () => {
     expect(host.check()).toEqual([]);
   });
 
+  it('EC3 the step that was done last is the first to be undone', async () => {
+    const host = busyWorld();
+    const steps = [offlineDraft(35, 'Normal'), offlineDraft(D1 + 1, 'Normal'), offlineDraft(D1, 'Normal')];
+    const journal = new MemoryJournal();
+    const before = stateOf(host);
+    const report = await run(planOf(seen(host), [{ name: 'u', bytes: 1, steps }]), host, { journal });
+    expect(report.end).toBe('refused');
+    expect(kindsOf(journal).filter((k) => k.startsWith('undo '))).toEqual(['undo 2', 'undo 1']);
+    expect(stateOf(host)).toEqual(before);
+  });
+
   it('EC3 each block goes back to the zone that it was in, not to the zone of its neighbour', async () => {
     for (const high of ['Movable', 'Normal'] as const) {
       const host = twinWorld({ blocks: ['Normal', high] });
@@ -225,7 +236,7 @@ describe('EC5 interrupted', () => {
   });
 
   it('EC5 whenever it comes: each unit is finished or as it was, and the report says which', async () => {
-    for (let n = 0; n < 16; n += 1) {
+    for (let n = 0; n < 16; n++) {
       const host = twinWorld();
       const plan = planOf(seen(host), [
         { name: 'a', bytes: 1, steps: [offlineDraft(35, 'Normal')] },
