@@ -221,6 +221,8 @@ async function carryOut(io: Io, asked: Asked, options: Options, stop: AbortContr
   const timed = timeOut(options.timeout, stop);
   const lines = new ApplyLines(plan, style);
   const progress = new Progress(io, options.quiet === true || options.json === true);
+  // A line that wraps cannot be rewritten; " ..." is added to it.
+  const room = Math.max(20, (style.width ?? 80) - 5);
   const execution: ExecuteOptions = {
     ...common,
     journal: opened.value.sink,
@@ -230,7 +232,7 @@ async function carryOut(io: Io, asked: Asked, options: Options, stop: AbortContr
       const lasting = lines.lasting(e, SYSTEM_CLOCK.nowMs());
       if (live === '' || lasting !== '') progress.end();
       if (lasting !== '') say(lasting);
-      if (live !== undefined && live !== '') progress.say(live);
+      if (live !== undefined && live !== '') progress.say(live.slice(0, room));
     },
   };
   try {

@@ -8,7 +8,7 @@
 //     2/3 refused  offline block 34 (0x110000000, Movable, node 1)   EBUSY: the kernel refused
 //         undone   online block 35 (movable)
 
-import { formatSize } from '#base/format';
+import { formatSize, plural } from '#base/format';
 import type { Progress as Event } from '#control/executor';
 import type { JournalEntry } from '#control/journal';
 import type { ExecutionReport, UnitReport } from '#control/report';
@@ -54,11 +54,11 @@ export class ApplyLines {
   live(e: Event): string | undefined {
     switch (e.kind) {
       case 'intent':
-        return `${this.#number(e.step)} ${this.#title(e.step)} ...`;
+        return `${this.#number(e.step)} ${this.#title(e.step)}`;
       case 'waiting':
-        return `${this.#number(e.step)} ${e.what} ... ${formatMs(e.waitedMs)}${this.#predicted(e.step)}`;
+        return `${this.#number(e.step)} ${e.what}  ${formatMs(e.waitedMs)}${this.#predicted(e.step)}`;
       case 'undo':
-        return `${this.#blank()} ${sayAction(e.action)} ...`;
+        return `${this.#blank()} ${sayAction(e.action)}`;
       case 'outcome':
       case 'undone':
       case 'end':
@@ -134,7 +134,7 @@ export type After = ApplyStyle & {
 /** The last lines: what was reached, and what to do now. Ends with a newline. */
 export function formatReport(r: ExecutionReport, { plan, journal, source, colour, width }: After): string {
   const head = paint(HEADS[r.end], r.end === 'done' ? 'green' : r.end === 'partial' ? 'yellow' : 'red', colour);
-  let text = `${hanging('', `${r.dryRun ? 'Dry run' : head}: ${r.sentence}`, { indent: 0, width })}\n`;
+  let text = `${hanging('', r.dryRun ? sayDryRun(r) : `${head}: ${r.sentence}`, { indent: 0, width })}\n`;
   if (!r.dryRun && (r.units.length > 1 || r.end === 'partial' || r.end === 'failed')) {
     for (const u of r.units) {
       const reached = u.reached === '' ? '' : `: ${u.reached}`;
@@ -152,6 +152,13 @@ export function formatReport(r: ExecutionReport, { plan, journal, source, colour
     for (const c of l.commands) text += `    ${c}\n`;
   }
   return text + nextOf(r, plan, journal, source);
+}
+
+function sayDryRun(r: ExecutionReport): string {
+  const steps = r.units.flatMap((u) => u.steps);
+  const already = steps.filter((s) => s.result === 'already').length;
+  const so = already === 0 ? '' : `, ${already} of them are so already`;
+  return `Dry run, nothing was done: the machine is as the plan assumes; ${plural(steps.length, 'step')}${so}`;
 }
 
 const HEADS: Readonly<Record<ExecutionReport['end'], string>> = {

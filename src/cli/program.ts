@@ -28,7 +28,6 @@ import { addPlan } from './plan-command.ts';
 import { addPool } from './pool-command.ts';
 import { addShell } from './shell-command.ts';
 import { addSim } from './sim-command.ts';
-import { addTop } from './top-command.ts';
 import { addVerify } from './verify-command.ts';
 import { VERSION } from './version.ts';
 
@@ -79,7 +78,7 @@ function runOnce(argv: readonly string[], io: Io): number {
       `
 Targets are typed: block:32-39, range:0x100000000-0x13fffffff, node:1, zone:1/Normal, dimm:0, size:4G.
 Sources (--from): a file or a directory; host (this machine, as without); qemu:QMP_SOCKET,agent=SOCKET, libvirt:DOMAIN, proxmox:VMID.
-Exit codes: 0 done; 1 failed; 2 usage, or an unreadable source; 3 not feasible; 4 unsupported; 124 deadline; 130 interrupted.
+Exit codes: 0 done; 1 failed; 2 usage, or an unreadable source; 3 not feasible; 4 unsupported; 5 refused; 64 in part; 124 deadline; 130 interrupted.
 Only dimmer apply changes a machine; everything else never writes to /sys or /proc.
 
 Examples:
@@ -99,7 +98,6 @@ Examples:
     addApply,
     addMap,
     addLs,
-    addTop,
     addCapture,
     addVerify,
     addSim,

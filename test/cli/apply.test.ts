@@ -208,7 +208,7 @@ describe('dimmer apply', () => {
     const before = stateOf(w.host);
     const ran = await run(['apply', w.plan, '--dry-run'], w.host);
     expect([ran.code, ran.err]).toEqual([0, '']);
-    expect(ran.out).toContain('Dry run: nothing was done');
+    expect(ran.out).toContain('Dry run, nothing was done: the machine is as the plan assumes; 3 steps\n');
     expect(ran.out).toMatch(/\nOn a copy of the machine it goes through\.\n$/);
     expect(stateOf(w.host)).toEqual(before);
     expect(readdirSync(w.dir)).toEqual(['plan.json']);
