@@ -28,6 +28,7 @@ import { addPlan } from './plan-command.ts';
 import { addPool } from './pool-command.ts';
 import { addShell } from './shell-command.ts';
 import { addSim } from './sim-command.ts';
+import { addTop } from './top-command.ts';
 import { addVerify } from './verify-command.ts';
 import { VERSION } from './version.ts';
 
@@ -98,6 +99,7 @@ Examples:
     addApply,
     addMap,
     addLs,
+    addTop,
     addCapture,
     addVerify,
     addSim,
