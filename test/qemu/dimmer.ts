@@ -8,13 +8,19 @@
 // it speaks of, and an act takes longer than a look; that it was no later line is what `lines` of the result tells.
 
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { JournalLine } from '#control/journal';
 import type { Guest } from './guest.ts';
 
 /** DIMMER_MAIN: another built dimmer, such as an installed one. */
 const MAIN = process.env.DIMMER_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+
+/** Where executions keep others away: not in the machine's own place. */
+const LOCKS = mkdtempSync(join(tmpdir(), 'dimmer-locks-'));
+process.on('exit', () => rmSync(LOCKS, { recursive: true, force: true }));
 
 const RUN_MS = 150_000;
 const POLL_MS = 1;
@@ -41,7 +47,10 @@ export function dimmer(
   o: { atLine?: AtLine; onOutput?: (text: string) => void } = {},
 ): Promise<DimmerRun> {
   const start = performance.now();
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, DIMMER_LOCK_DIR: LOCKS },
+  });
   const said = { out: '', err: '' };
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     said.out += text;
