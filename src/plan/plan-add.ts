@@ -381,7 +381,7 @@ export function sayConsequences(input: PlanInput, bytes: number, zone: Zone): st
   const out: string[] = [];
   if (zone === 'kernel') {
     out.push(
-      'one-way door: memory in a kernel zone gets kernel pages within seconds, and can then hardly be removed (lab fact 12)',
+      'one-way door: memory in a kernel zone gets kernel pages within seconds, and can then hardly be removed',
     );
   } else {
     const limit = ratioLimit(input);
