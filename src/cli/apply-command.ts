@@ -20,7 +20,7 @@ import { recordHost } from '#hosts/recording/index';
 import { readPlan } from '#plan/check-plan';
 import { hashLines, type Plan } from '#plan/index';
 import { lockOf, openApplyJournal, openRecord } from './apply-files.ts';
-import { ApplyLines, formatReport } from './apply-text.ts';
+import { ApplyLines, formatReport, type OnCopy } from './apply-text.ts';
 import { type Complaint, EXIT } from './exit-code.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
 import { formatJson } from './json.ts';
@@ -188,11 +188,14 @@ async function carryOut(io: Io, asked: Asked, options: Options, stop: AbortContr
   const say = (text: string): void => {
     if (options.json !== true) io.out(text);
   };
-  const done = (report: ExecutionReport, journalled: boolean): number => {
+  const done = (report: ExecutionReport, journalled: boolean, copy?: OnCopy): number => {
     const words = source === 'host' ? '' : ` --from ${source}`;
     const written = journalled && fs.existsSync(journal) ? { journal } : {};
-    if (options.json === true) io.out(formatJson('apply', { source, goal: plan.goal, ...written, ...report }));
-    else io.out(`\n${formatReport(report, { plan, source: words, ...written, ...style })}`);
+    if (options.json === true) io.out(formatJson('apply', { source, goal: plan.goal, ...written, ...report, copy }));
+    else
+      io.out(
+        `\n${formatReport(report, { plan, source: words, ...written, ...(copy === undefined ? {} : { copy }), ...style })}`,
+      );
     return report.exitCode;
   };
   const common = { clock: SYSTEM_CLOCK, signal: stop.signal };
@@ -205,8 +208,8 @@ async function carryOut(io: Io, asked: Asked, options: Options, stop: AbortContr
     const looked = await execute(plan, host, { ...common, journal: NO_JOURNAL, dryRun: true });
     if (looked.end !== 'done') return done(looked, false);
     if (options.dryRun === true) {
-      const code = done(looked, false);
-      return (await tryOnCopy(io, plan, host, options, stop.signal)) ?? code;
+      const copy = await tryOnCopy(io, plan, host, options, stop.signal);
+      return done(copy.goes === false ? { ...looked, exitCode: EXIT.NOT_FEASIBLE } : looked, false, copy);
     }
   }
   if (options.yes !== true) {
@@ -247,27 +250,15 @@ async function carryOut(io: Io, asked: Asked, options: Options, stop: AbortContr
   }
 }
 
-/** The end of a dry run. @returns an exit code where the copy refused */
-async function tryOnCopy(
-  io: Io,
-  plan: Plan,
-  host: Host,
-  options: Options,
-  signal: AbortSignal,
-): Promise<number | undefined> {
+/** The end of a dry run: what a copy of the machine makes of the plan. */
+async function tryOnCopy(io: Io, plan: Plan, host: Host, options: Options, signal: AbortSignal): Promise<OnCopy> {
   const progress = new Progress(io, options.quiet === true);
   progress.say('trying on a copy');
   const deadlineMs = parseTime(options.timeout ?? '') ?? FETCH_DEADLINE_MS;
   const tried = await rehearsePlan(plan, host, { deadlineMs, signal });
   progress.end();
-  const say = options.json === true ? io.err : io.out;
-  if (!tried.ok) {
-    say(`Not tried on a copy: ${tried.error}\n`);
-    return undefined;
-  }
-  const { end, sentence } = tried.value;
-  say(end === 'done' ? 'On a copy of the machine it goes through.\n' : `On a copy of the machine: ${sentence}\n`);
-  return end === 'done' ? undefined : EXIT.NOT_FEASIBLE;
+  if (!tried.ok) return { sentence: tried.error };
+  return { goes: tried.value.end === 'done', sentence: tried.value.sentence };
 }
 
 /** --timeout is Ctrl-C by the clock; only the report is another one. */

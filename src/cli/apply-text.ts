@@ -123,16 +123,20 @@ const UNIT_WORD: Readonly<Record<UnitReport['outcome'], string>> = {
   'not-begun': 'not begun',
 };
 
+/** Of a dry run: what a copy of the machine made of the plan; `goes` is absent where it could not be tried. */
+export type OnCopy = { readonly goes?: boolean; readonly sentence: string };
+
 export type After = ApplyStyle & {
   readonly plan: Plan;
   /** The journal, where there is one. */
   readonly journal?: string;
   /** "--from qemu:...", or "". */
   readonly source: string;
+  readonly copy?: OnCopy;
 };
 
 /** The last lines: what was reached, and what to do now. Ends with a newline. */
-export function formatReport(r: ExecutionReport, { plan, journal, source, colour, width }: After): string {
+export function formatReport(r: ExecutionReport, { plan, journal, source, copy, colour, width }: After): string {
   const head = paint(HEADS[r.end], r.end === 'done' ? 'green' : r.end === 'partial' ? 'yellow' : 'red', colour);
   let text = `${hanging('', r.dryRun ? sayDryRun(r) : `${head}: ${r.sentence}`, { indent: 0, width })}\n`;
   if (!r.dryRun && (r.units.length > 1 || r.end === 'partial' || r.end === 'failed')) {
@@ -151,8 +155,16 @@ export function formatReport(r: ExecutionReport, { plan, journal, source, colour
     text += `${hanging('  ', `step ${l.step}: ${l.sentence}`, { indent: 4, width })}\n`;
     for (const c of l.commands) text += `    ${c}\n`;
   }
+  if (copy !== undefined) text += `${hanging('', sayCopy(copy), { indent: 0, width })}\n`;
   return text + nextOf(r, plan, journal, source);
 }
+
+const sayCopy = ({ goes, sentence }: OnCopy): string =>
+  goes === undefined
+    ? `Not tried on a copy: ${sentence}`
+    : goes
+      ? 'On a copy of the machine it goes through.'
+      : `On a copy of the machine: ${sentence}`;
 
 function sayDryRun(r: ExecutionReport): string {
   const steps = r.units.flatMap((u) => u.steps);

@@ -218,9 +218,14 @@ describe('dimmer apply', () => {
   it('Q28 --dry-run: what a copy of the machine refuses is told, exit 3; what cannot be tried is said', async () => {
     const w = world({ blocks: ['Normal', 'Normal'] });
     fill(w.host, D1, 'slab', 3);
+    const again = world({ blocks: ['Normal', 'Normal'] });
+    fill(again.host, D1, 'slab', 3);
     const before = stateOf(w.host);
     const ran = await run(['apply', w.plan, '--dry-run'], w.host);
     expect(ran.code).toBe(3);
+    const document = JSON.parse((await run(['apply', again.plan, '--dry-run', '--json'], again.host)).out);
+    expectSchema(document);
+    expect(document).toMatchObject({ end: 'done', exitCode: 3, dryRun: true, copy: { goes: false } });
     expect(ran.out).toMatch(/\nOn a copy of the machine: step 2, offline-block 40: offline block 40: EBUSY/);
     expect(stateOf(w.host)).toEqual(before);
     const v = world();
