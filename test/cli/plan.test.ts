@@ -3,7 +3,20 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { BUSY_DIMM, DEMO, runCli, scratchDirectory } from './run-cli.ts';
+import type { Capture } from '../../src/capture/capture.ts';
+import { filesOfTree, gather } from '../../src/capture/gather.ts';
+import { twinWorld } from '../support/twin-world.ts';
+import { DEMO, runCli, scratchDirectory } from './run-cli.ts';
+
+const GUEST = 'qemu:/run/vm.qmp,agent=/run/vm.qga';
+
+/** A guest of the engine with a DIMM d1 in Movable, as its agent and its monitor tell it. */
+function guestCapture(): Capture {
+  const host = twinWorld();
+  const captured = gather(filesOfTree(host.tree()), { kind: 'guest', name: GUEST });
+  if (captured === undefined) throw new Error('this is no machine');
+  return { ...captured, tree: host.tree() };
+}
 
 const plan = (...argv: string[]): ReturnType<typeof runCli> => runCli(['plan', ...argv, '-q', '--from', DEMO]);
 
@@ -40,6 +53,40 @@ describe('dimmer plan', () => {
     expect(forced.out).toMatch(/Warnings\n[\s\S]*will probably be refused \(EBUSY\)/);
   });
 
+  it('Q20 add, resize and contiguous plan on what a guest and its hypervisor say', () => {
+    const guest = (...argv: string[]): ReturnType<typeof runCli> =>
+      runCli(['plan', ...argv, '-q', '--from', GUEST], { live: new Map([[GUEST, guestCapture()]]) });
+    const add = guest('add', 'node:1', 'size:256M');
+    expect([add.code, add.err]).toEqual([0, '']);
+    expect(add.out).toContain('Plan: add 256M on node 1: feasible\n');
+    expect(add.out).toMatch(/^1 .* remove it .*add DIMM/m);
+    const kernel = guest('add', 'node:1', 'size:256M', '--zone', 'kernel');
+    expect(kernel.out).toMatch(/Warnings\n[\s\S]*one-way door/);
+    const resize = guest('resize', 'size:1536M', '--json');
+    expect(JSON.parse(resize.out).goal).toEqual({ verb: 'resize', bytes: 1.5 * 2 ** 30 });
+    const dimm = guest('remove', 'dimm:d1');
+    expect(dimm.code).toBe(0);
+    expect(dimm.out).toMatch(/remove DIMM d1/);
+    const some = guest('contiguous', '16');
+    expect(some.code).toBe(0);
+    expect(some.out).toContain('Plan: 16 free chunks of order 9 (2M): feasible\n');
+  });
+
+  it('Q20 a goal that is none is one sentence and exit 2', () => {
+    for (const [argv, sentence] of [
+      [['add', 'size:1G'], 'how much, and on which node?'],
+      [['add', 'size:1G', 'node:0', '--zone', 'fast'], '--zone is movable or kernel, not "fast"'],
+      [['resize', '8'], 'how much memory is it to have in all?'],
+      [['contiguous', '0'], 'how many chunks? a number from 1 on, not "0"'],
+      [['contiguous', '8', '--order', '11'], '--order is 0 to 10'],
+    ] as const) {
+      const ran = plan(...argv);
+      expect([ran.code, ran.out]).toEqual([2, '']);
+      expect(ran.err).toContain(sentence);
+      expect(ran.err.trim().split('\n')).toHaveLength(1);
+    }
+  });
+
   it('Q21 -o replaces a plan, and nothing else', () => {
     const dir = scratchDirectory();
     const file = join(dir, 'mine.txt');
@@ -56,7 +103,7 @@ describe('dimmer plan', () => {
 
   it('Q7 no line of a plan is wider than the terminal', () => {
     for (const columns of [60, 90]) {
-      const ran = runCli(['plan', 'remove', 'node:1', '-a', '-q', '--from', BUSY_DIMM], {
+      const ran = runCli(['plan', 'remove', 'block:2-3,9-10', '-a', '-q', '--from', DEMO], {
         env: { COLUMNS: `${columns}` },
       });
       for (const line of ran.out.split('\n').slice(1)) {
