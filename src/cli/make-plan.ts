@@ -6,7 +6,7 @@
 
 import { err, ok, type Result } from '#base/result';
 import { planContiguous } from '#plan/contiguous';
-import { type Goal, type Observation, observe, type Plan, type PlanInput, type PlanOptions, plan } from '#plan/index';
+import { type Goal, observe, type Plan, type PlanInput, type PlanOptions, plan } from '#plan/index';
 import { blocksOfTarget, parseTarget } from '#query/index';
 import type { Twin } from '#twin/index';
 import { type Complaint, EXIT } from './exit-code.ts';
@@ -23,15 +23,11 @@ export function planInputOf(twin: Twin): Result<PlanInput, Complaint> {
     host: { kind: hostKind(origin.kind), name: origin.name, kernel: twin.kernel },
     blocksOf: (text) => {
       const target = text === 'all' ? ok({ kind: 'all' as const }) : parseTarget(text);
-      const blocks = target.ok ? blocksOfTarget(twin, target.value, namedDimms(observation)) : target;
+      const blocks = target.ok ? blocksOfTarget(twin, target.value) : target;
       return blocks.ok ? blocks : err(blocks.error.sentence);
     },
   });
 }
-
-/** DIMMs by the hypervisor's ids, for targets; none where no hypervisor was asked. */
-export const namedDimms = (o: Observation): readonly { id: string; addr: number; size: number }[] =>
-  o.hypervisor?.dimms ?? [];
 
 const hostKind = (origin: Twin['capture']['origin']['kind']): string =>
   origin === 'live' ? 'linux' : origin === 'guest' ? 'qemu' : 'capture';

@@ -9,14 +9,22 @@
 import type { Command } from 'commander';
 import { err, ok, type Result } from '#base/result';
 import { addGoal, resizeGoal } from '#plan/goal';
-import { compareRemoval, type Goal, HELPS, type Help, type Plan, type PlanOptions } from '#plan/index';
+import {
+  compareRemoval,
+  type Goal,
+  HELPS,
+  type Help,
+  type Observation,
+  type Plan,
+  type PlanOptions,
+} from '#plan/index';
 import { blocksOfTarget, parseTarget, sourceInfo } from '#query/index';
 import type { Twin } from '#twin/index';
 import { sourceLine } from './check-command.ts';
 import { type Complaint, EXIT } from './exit-code.ts';
 import { type Io, wantsColour, widthOf } from './io.ts';
 import { formatJson } from './json.ts';
-import { makePlan, namedDimms, planInputOf } from './make-plan.ts';
+import { makePlan, planInputOf } from './make-plan.ts';
 import { openTwin, type SourceOptions } from './open-twin.ts';
 import { complain, withSource } from './options.ts';
 import { formatPlan } from './plan-text.ts';
@@ -160,9 +168,12 @@ function runRemove(io: Io, targetText: string, options: Options): number {
       ),
     );
   const goal: Goal = { verb: 'remove', target: targetText, ...(sized === undefined ? {} : { bytes: sized }) };
-  return answer(io, goal, options, optionsOf(options), (twin, named) => {
-    // A target that the machine does not have is a mistake of who typed it, not a plan that is not feasible.
-    const blocks = blocksOfTarget(twin, target.value, named);
+  return answer(io, goal, options, optionsOf(options), (twin, o) => {
+    // A target that the machine does not have is a mistake of who typed it, not a plan that is not feasible. A DIMM that the
+    // guest has no blocks of is still there.
+    const { value } = target;
+    if (value.kind === 'dimm' && 'id' in value && o.hypervisor?.dimms.some((d) => d.id === value.id)) return undefined;
+    const blocks = blocksOfTarget(twin, value);
     return blocks.ok ? undefined : usage(blocks.error.sentence);
   });
 }
@@ -173,13 +184,13 @@ function answer(
   goal: Goal,
   options: Options,
   planOptions: PlanOptions,
-  check: (twin: Twin, named: ReturnType<typeof namedDimms>) => Complaint | undefined = () => undefined,
+  check: (twin: Twin, o: Observation) => Complaint | undefined = () => undefined,
 ): number {
   const twin = openTwin(io, options);
   if (!twin.ok) return complain(io, twin.error);
   const input = planInputOf(twin.value);
   if (!input.ok) return complain(io, input.error);
-  const wrong = check(twin.value, namedDimms(input.value.observation));
+  const wrong = check(twin.value, input.value.observation);
   if (wrong !== undefined) return complain(io, wrong);
   const progress = new Progress(io, options.quiet === true);
   progress.say('trying on a copy');
@@ -227,9 +238,8 @@ function printComparison(io: Io, targetText: string, twin: Twin, options: Option
   }
   const helps = helpsOf(options.with);
   const target = targetText === 'all' ? ok({ kind: 'all' as const }) : parseTarget(targetText);
-  const input = planInputOf(twin);
-  if (!helps.ok || !target.ok || !input.ok) return EXIT.USAGE; // all three were understood before
-  const blocks = blocksOfTarget(twin, target.value, namedDimms(input.value.observation));
+  if (!helps.ok || !target.ok) return EXIT.USAGE; // both were understood before
+  const blocks = blocksOfTarget(twin, target.value);
   if (!blocks.ok) return complain(io, usage(blocks.error.sentence));
   const progress = new Progress(io, options.quiet === true);
   const compared = compareRemoval(twin, blocks.value, {

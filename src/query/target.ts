@@ -149,15 +149,8 @@ function sharesLetters(a: string, b: string): boolean {
 const syntax = (text: string, hint: string): Result<never, TargetRefusal> =>
   err({ reason: 'syntax', sentence: `"${text}" is not a target: ${hint}` });
 
-/** A DIMM as the hypervisor has it: id, bytes. */
-export type NamedDimm = { readonly id: string; readonly addr: number; readonly size: number };
-
-/** Blocks that a target names, ascending; `size` names all of them. @param named  for dimm:ID; empty: none was asked */
-export function blocksOfTarget(
-  twin: Twin,
-  target: Target,
-  named: readonly NamedDimm[] = [],
-): Result<readonly BlockId[], TargetRefusal> {
+/** Blocks that a target names, ascending; `size` names all of them. */
+export function blocksOfTarget(twin: Twin, target: Target): Result<readonly BlockId[], TargetRefusal> {
   const blocks = twin.blocks;
   const absent = (what: string, there: string): Result<never, TargetRefusal> =>
     err({ reason: 'absent', sentence: `this machine has no ${what}; it has ${there}` });
@@ -211,6 +204,7 @@ export function blocksOfTarget(
     case 'dimm': {
       if ('id' in target) {
         const bytes = twin.blockPages * PAGE_SIZE;
+        const named = namedDimms(twin);
         const dimm = named.find((d) => d.id === target.id);
         const there =
           named.length === 0 ? 'none that a hypervisor has named' : named.map((d) => `dimm:${d.id}`).join(', ');
@@ -223,6 +217,27 @@ export function blocksOfTarget(
       if (dimm === undefined) return absent(`range dimm:${target.index}`, `dimm:0 to dimm:${dimms.length - 1}`);
       return ok(idsWhere((b) => dimm.firstBlock <= b.id && b.id <= dimm.lastBlock));
     }
+  }
+}
+
+type NamedDimm = { readonly id: string; readonly addr: number; readonly size: number };
+
+/** DIMMs as the hypervisor names them, in the capture of a guest; none where no hypervisor was asked. Spec 7.1. */
+function namedDimms(twin: Twin): readonly NamedDimm[] {
+  const text = twin.capture.tree.readText('/qmp/query-memory-devices');
+  if (text === undefined) return [];
+  try {
+    const devices = JSON.parse(text) as readonly { readonly type?: unknown; readonly data?: Partial<NamedDimm> }[];
+    return devices.flatMap(({ type, data }) =>
+      type === 'dimm' &&
+      typeof data?.id === 'string' &&
+      Number.isSafeInteger(data.addr) &&
+      Number.isSafeInteger(data.size)
+        ? [data as NamedDimm]
+        : [],
+    );
+  } catch {
+    return []; // not a list of devices: the planner says so when it observes
   }
 }
 

@@ -67,6 +67,12 @@ describe('dimmer plan', () => {
     const dimm = guest('remove', 'dimm:d1');
     expect(dimm.code).toBe(0);
     expect(dimm.out).toMatch(/remove DIMM d1/);
+    const checked = runCli(['check', 'dimm:d1', '-q', '-n', '-r', '-o', 'BLOCK', '--from', GUEST], {
+      live: new Map([[GUEST, guestCapture()]]),
+    });
+    expect(checked.out).toBe('40-41\n');
+    const absent = guest('remove', 'dimm:d2');
+    expect([absent.code, absent.err]).toEqual([2, 'dimmer: this machine has no DIMM "d2"; it has dimm:d1\n']);
     const some = guest('contiguous', '16');
     expect(some.code).toBe(0);
     expect(some.out).toContain('Plan: 16 free chunks of order 9 (2M): feasible\n');
