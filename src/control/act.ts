@@ -1,6 +1,7 @@
 // Act and confirm: one action, tried until an observation shows it, or a bound is reached.
 //
 //   act ──> done           watch until the effect is seen                                    deadline: not seen
+//                          over with its answer (compaction): watch SETTLE_MS               fell short: not seen
 //       ──> refused        look once: it may be so all the same; under way: watch            refused
 //       ──> no answer      watch SETTLE_MS, longer while it is under way; as it was: again   lost, after ACT_TRIES
 //       ──> cancelled      look: it may have been too late to cancel                         cancelled
@@ -45,7 +46,7 @@ export type Wish = {
   readonly signal?: AbortSignal;
   /** It has been asked for already: watch first. */
   readonly asked?: boolean;
-  /** An answer without an error is not waited upon for long: it would be nice, but need not come about. */
+  /** It is over when it is answered, or need not come about: an answer without an error is not waited upon for long. */
   readonly brief?: boolean;
   /** Refusals are asked again, too: the way back does not take the first no. */
   readonly stubborn?: boolean;
@@ -53,7 +54,8 @@ export type Wish = {
 };
 
 export type Came = {
-  readonly result: 'done' | 'refused' | 'deadline' | 'lost' | 'cancelled';
+  /** `fell-short`: over, and its effect is not there. */
+  readonly result: 'done' | 'fell-short' | 'refused' | 'deadline' | 'lost' | 'cancelled';
   readonly sentence: string;
   readonly errno?: ErrnoName;
   readonly evidence: readonly string[];
@@ -137,6 +139,8 @@ export async function actAndConfirm(host: Host, clock: Clock, wish: Wish): Promi
       seen = w.seen ?? seen;
       if (w.saw === 'done') return came('done', 'seen');
       if (w.saw === 'cancelled') return came('cancelled', 'interrupted');
+      if (wish.brief === true && w.seen !== undefined)
+        return came('fell-short', 'it was done, and came short of what is needed');
       return came('deadline', 'it was taken without an error, and did not come about in time');
     }
     const lost = kind === 'disconnected' || kind === 'timeout' || kind === 'protocol' || kind === 'unreachable';

@@ -30,6 +30,7 @@ import { hashLines, type Observation, stateLines } from '#plan/observation';
 import {
   type Action,
   type Condition,
+  freeChunks,
   holds,
   type Plan,
   type Step,
@@ -195,7 +196,7 @@ class Execution {
 
   wouldDo(o: Observation): ExecutionReport {
     const steps = this.#state.steps.length;
-    const sentence = `nothing was done (dry run): ${plural(steps, 'step')} in ${plural(this.#state.units.length, 'unit')}`;
+    const sentence = `nothing was done : ${plural(steps, 'step')} in ${plural(this.#state.units.length, 'unit')}`;
     return reportOf(this.#state, { end: 'done', sentence, dryRun: o });
   }
 
@@ -287,14 +288,14 @@ class Execution {
       deadlineMs: step.deadlineMs,
       signal: this.#options.signal,
       asked,
-      brief: step.bestEffort === true,
+      brief: step.bestEffort === true || OVER_AT_ANSWER.has(step.action.do),
       onWait: (waitedMs) => this.#waiting(step, step.title, waitedMs),
     });
     const kept = came.result === 'deadline' || came.result === 'cancelled' || came.result === 'lost';
     if (kept && came.seen !== undefined && reachedOf(step.action, state.before ?? [], came.seen) !== undefined) {
       return this.#keep(step, state, came.seen);
     }
-    return this.#outcome(step, came);
+    return this.#outcome(step, came.result === 'fell-short' ? fellShort(step, came) : { ...came, result: came.result });
   }
 
   /** Asks for what was reached, so that the machine stops there. */
@@ -505,6 +506,17 @@ const stuckIn = (undo: readonly Action[], o: Observation): string[] =>
       : [],
   );
 
+/** What the kernel has done when it answers: nothing more comes of waiting. */
+const OVER_AT_ANSWER: ReadonlySet<Action['do']> = new Set(['drop-caches', 'compact', 'set-hugepages', 'auto-online']);
+
+/** The kernel did what it was asked for, and that was not enough: as good as a refusal, with what is missing. */
+function fellShort(step: Step, came: Came): Came & { readonly result: 'refused' } {
+  const { seen } = came;
+  const missing = seen === undefined ? undefined : step.effect.find((c) => holds(c, seen) !== true);
+  const found = missing === undefined || seen === undefined ? '' : `: ${sayWrong(missing, seen)}`;
+  return { ...came, result: 'refused', sentence: `${came.sentence}${found}` };
+}
+
 const giveUp = (step: Step, result: StepResult, sentence: string): GiveUp => ({
   end: ENDS[result] ?? 'failed',
   sentence: `step ${step.n}, ${step.title}: ${sentence}`,
@@ -526,6 +538,8 @@ function sayWrong(c: Condition, o: Observation): string {
       }
       case 'balloon':
         return `it leaves ${o.hypervisor?.balloonBytes ?? 'nobody knows how many'}`;
+      case 'free-chunks':
+        return `${Math.floor(freeChunks(o, c.order))} are`;
       default:
         return holds(c, o) === undefined ? 'it cannot be observed' : 'it is not so';
     }

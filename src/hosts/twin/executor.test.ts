@@ -468,8 +468,28 @@ describe('EC10 steps that need no act, or no effect', () => {
     const bad = { ...offlineDraft(0, 'DMA32'), expect: [], bestEffort: true };
     const report = await run(planOf(seen(host), [{ name: 'u', bytes: 1, steps: [drop, compact, bad] }]), host);
     expect(report.end).toBe('done');
-    expect(report.units[0]?.steps.map((s) => s.result)).toEqual(['done', 'deadline', 'refused']);
+    expect(report.units[0]?.steps.map((s) => s.result)).toEqual(['done', 'refused', 'refused']);
     expect(host.clock.nowMs()).toBeLessThan(5000);
+  });
+
+  it('EC19 a compaction that falls short is told at once, with what is missing, and its unit is undone', async () => {
+    const host = twinWorld();
+    const compact = {
+      action: { do: 'compact' },
+      expect: [],
+      effect: [{ is: 'free-chunks', order: 10, atLeast: 1e9 }],
+      undo: [],
+      deadlineMs: 60_000,
+    } as const;
+    const steps = [offlineDraft(35, 'Normal'), compact];
+    const before = stateOf(host);
+    const report = await run(planOf(seen(host), [{ name: 'u', bytes: 1, steps }]), host);
+    expect(report).toMatchObject({ end: 'refused', exitCode: 5, left: [] });
+    expect(report.units[0]?.steps[1]?.sentence).toMatch(
+      /came short .*1000000000 chunks of order 10 are free \(\d+ are\)/,
+    );
+    expect(host.clock.nowMs()).toBeLessThan(20_000);
+    expect(stateOf(host)).toEqual(before);
   });
 });
 
