@@ -206,6 +206,7 @@ async function carryOut(io: Io, asked: Asked, options: Options, stop: AbortContr
   if (journalText === undefined) {
     // Before anybody is asked: a plan that is stale, or not for this machine, is told at once.
     const looked = await execute(plan, host, { ...common, journal: NO_JOURNAL, dryRun: true });
+    for (const note of looked.notes) io.err(`note: ${note}\n`);
     if (looked.end !== 'done') return done(looked, false);
     if (options.dryRun === true) {
       const copy = await tryOnCopy(io, plan, host, options, stop.signal);

@@ -5,7 +5,6 @@
 //   targets ── query layer ──> blocks ───────────────────┘
 
 import { err, ok, type Result } from '#base/result';
-import { planContiguous } from '#plan/contiguous';
 import { type Goal, observe, type Plan, type PlanInput, type PlanOptions, plan } from '#plan/index';
 import { blocksOfTarget, parseTarget } from '#query/index';
 import type { Twin } from '#twin/index';
@@ -34,5 +33,5 @@ const hostKind = (origin: Twin['capture']['origin']['kind']): string =>
 
 /** @returns a plan whatever happens; see `feasible` */
 export function makePlan(goal: Goal, input: PlanInput, options: PlanOptions): Plan {
-  return goal.verb === 'contiguous' ? planContiguous(goal, input) : plan(goal, input, options);
+  return plan(goal, input, options);
 }

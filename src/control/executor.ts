@@ -153,6 +153,7 @@ class Execution {
   readonly #encoder: JournalEncoder;
   readonly #left: Left[] = [];
   readonly #undone = new Set<number>();
+  #notes: readonly string[] = [];
   /** Why the journal cannot be written any more. */
   #mute: HostFailure | undefined;
 
@@ -177,7 +178,10 @@ class Execution {
       err(this.report(end, `nothing was done: ${why}`));
     const info = await this.info();
     if (!info.ok) return nothing(info.error.kind === 'unsupported' ? 'unsupported' : 'failed', info.error.sentence);
-    const cannot = plan.units.flatMap((u) => u.steps).find((s) => !info.value.can.has(s.action.do));
+    const steps = plan.units.flatMap((u) => u.steps);
+    const said = (info.value.notes ?? []).filter((n) => steps.some((s) => s.action.do === n.action));
+    this.#notes = [...new Set(said.map((n) => n.sentence))];
+    const cannot = steps.find((s) => !info.value.can.has(s.action.do));
     if (cannot !== undefined) {
       const why = info.value.cannot.get(cannot.action.do) ?? 'the host has no such thing';
       return nothing('unsupported', `step ${cannot.n}, ${sayAction(cannot.action)}: ${why}`);
@@ -196,8 +200,8 @@ class Execution {
 
   wouldDo(o: Observation): ExecutionReport {
     const steps = this.#state.steps.length;
-    const sentence = `nothing was done : ${plural(steps, 'step')} in ${plural(this.#state.units.length, 'unit')}`;
-    return reportOf(this.#state, { end: 'done', sentence, dryRun: o });
+    const sentence = `nothing was done: ${plural(steps, 'step')} in ${plural(this.#state.units.length, 'unit')}`;
+    return reportOf(this.#state, { end: 'done', sentence, dryRun: o, notes: this.#notes });
   }
 
   // --------------------------------------------------------------------------------------------------------- the loop
@@ -449,7 +453,7 @@ class Execution {
   }
 
   report(end: ExecutionEnd, sentence: string): ExecutionReport {
-    return reportOf(this.#state, { end, sentence, left: this.#left, undone: this.#undone });
+    return reportOf(this.#state, { end, sentence, left: this.#left, undone: this.#undone, notes: this.#notes });
   }
 
   async #outcome(
@@ -596,6 +600,7 @@ function reportOf(
     readonly left?: readonly Left[];
     readonly undone?: ReadonlySet<number>;
     readonly dryRun?: Observation;
+    readonly notes?: readonly string[];
   },
 ): ExecutionReport {
   const { end, sentence, left = [], undone = new Set(), dryRun } = said;
@@ -648,5 +653,6 @@ function reportOf(
     units,
     differs: said.differs ?? [],
     left,
+    notes: said.notes ?? [],
   };
 }

@@ -66,6 +66,8 @@ export type HostInfo = {
   /** Actions that it can do; the reason for each one it cannot. */
   readonly can: ReadonlySet<Action['do']>;
   readonly cannot: ReadonlyMap<Action['do'], string>;
+  /** Of what it can do: what a person should know before. One sentence each. */
+  readonly notes?: readonly { readonly action: Action['do']; readonly sentence: string }[];
 };
 
 export interface Host {

@@ -64,6 +64,8 @@ export type ExecutionReport = {
   readonly differs: readonly { readonly assumed: string | undefined; readonly found: string | undefined }[];
   /** Empty unless `failed`. */
   readonly left: readonly Left[];
+  /** What the host has to say of the plan's actions before they are done. */
+  readonly notes: readonly string[];
 };
 
 /** The first `max` lines that differ, by what they are about ("block 34", "dimm dimm1"), assumed against found. */

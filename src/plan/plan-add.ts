@@ -380,9 +380,7 @@ export function sayConsequences(input: PlanInput, bytes: number, zone: Zone): st
   const { observation: o } = input;
   const out: string[] = [];
   if (zone === 'kernel') {
-    out.push(
-      'one-way door: memory in a kernel zone gets kernel pages within seconds, and can then hardly be removed',
-    );
+    out.push('one-way door: memory in a kernel zone gets kernel pages within seconds, and can then hardly be removed');
   } else {
     const limit = ratioLimit(input);
     const { percent } = movableRatio(o, bytes);

@@ -44,12 +44,13 @@ export const sourceOf = (guest: Guest, sockets: { qmp?: string; agent?: string }
 /** Runs dimmer to its end. Throws when it does not end in time: every deadline of its own is shorter. */
 export function dimmer(
   args: readonly string[],
-  o: { atLine?: AtLine; onOutput?: (text: string) => void } = {},
+  o: { atLine?: AtLine; onOutput?: (text: string) => void; cwd?: string } = {},
 ): Promise<DimmerRun> {
   const start = performance.now();
   const child = spawn(process.execPath, [MAIN, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, DIMMER_LOCK_DIR: LOCKS },
+    ...(o.cwd === undefined ? {} : { cwd: o.cwd }),
   });
   const said = { out: '', err: '' };
   child.stdout.setEncoding('utf8').on('data', (text: string) => {

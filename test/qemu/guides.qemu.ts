@@ -4,7 +4,6 @@
 // guides name their guest qemu:/run/vm.qmp,agent=/run/vm.qga; files that they write land in the guest's folder.
 
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { expectExit, sourceOf } from './dimmer.ts';
@@ -32,10 +31,8 @@ async function follow(guest: Guest, guide: string, after: (said: string, words: 
   const commands = commandsOf(guide);
   expect(commands.length).toBeGreaterThan(2); // a guide whose commands are not found would prove nothing
   for (const { words, code } of commands) {
-    const here = words.map((w) =>
-      w === SOURCE ? sourceOf(guest) : /\.(json|journal)$/.test(w) ? join(guest.dir, w) : w,
-    );
-    const run = await expectExit(code, here);
+    const here = words.map((w) => (w === SOURCE ? sourceOf(guest) : w));
+    const run = await expectExit(code, here, { cwd: guest.dir });
     await after(run.out, words);
   }
 }

@@ -207,7 +207,9 @@ export async function resizeVirtioMem(
   const left = countdown(limits);
   const devices = await memoryDevices(monitor, left());
   if (!devices.ok) return devices;
-  const device = devices.value.find((d) => d.type === 'virtio-mem' && d.id === id);
+  const all = devices.value.filter((d) => d.type === 'virtio-mem');
+  if (all.length === 0) return err({ kind: 'unsupported', sentence: 'the machine has no virtio-mem device' });
+  const device = all.find((d) => d.id === id);
   if (device === undefined) return refuse('ENOENT', `there is no virtio-mem device ${id}`);
   const block = Number(device.data['block-size']);
   const max = Number(device.data['max-size']);

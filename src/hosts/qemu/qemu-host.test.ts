@@ -94,6 +94,17 @@ describe('a QEMU guest as a Host', () => {
     const read = await hostOf(mute).host.info(LIMITS);
     expect(read.ok && read.value.can.has('remove-dimm')).toBe(true);
     expect(read.ok && read.value.cannot.get('offline-block')).toContain('guest-exec');
+
+    expect(info.value.notes).toEqual([]);
+    const byFile = recordedGuest();
+    byFile.off.add('guest-exec');
+    const slow = await hostOf(byFile).host.info(LIMITS);
+    expect(slow.ok && slow.value.can.has('offline-block')).toBe(true);
+    expect(slow.ok && slow.value.notes).toMatchObject([
+      { action: 'offline-block', sentence: /no deadline in the guest/ },
+    ]);
+    const behind = await qemuHost({ name: 'libvirt:web1', monitor: new FakeQemu(), clock: CLOCK }).info(LIMITS);
+    expect(behind.ok && behind.value.notes?.map((n) => n.action)).toEqual(['add-dimm', 'remove-dimm']);
   });
 
   it('QH51 an observation is of the guest and of QEMU; a captured bundle holds the same', async () => {

@@ -62,6 +62,12 @@ export function qemuHost(ports: QemuHostPorts): Host {
   return new QemuHost(ports);
 }
 
+const NO_DEADLINE =
+  "the guest's agent may not run commands (guest-exec): an offline that does not end by itself has no deadline in the guest, " +
+  'and the agent answers nobody until it ends';
+const BEHIND_LIBVIRT =
+  "QEMU is asked directly: the domain's XML does not learn of it, and libvirt's next start has the memory it had";
+
 class QemuHost implements Host {
   readonly #ports: QemuHostPorts;
   #reach: GuestReach | undefined;
@@ -100,7 +106,14 @@ class QemuHost implements Host {
     const why = reach.ok ? writesNothing(reach.value) : blind;
     for (const action of IN_GUEST) say(action, why);
     say('remove-dimm', blind === undefined ? undefined : `whether its blocks are offline cannot be seen: ${blind}`);
-    return ok({ kind: 'qemu', name: this.#ports.name, kernel, can, cannot });
+    const notes: { action: Action['do']; sentence: string }[] = [];
+    if (reach.ok && !reach.value.exec && can.has('offline-block')) {
+      notes.push({ action: 'offline-block', sentence: NO_DEADLINE });
+    }
+    if (this.#ports.name.startsWith('libvirt:')) {
+      for (const action of ['add-dimm', 'remove-dimm'] as const) notes.push({ action, sentence: BEHIND_LIBVIRT });
+    }
+    return ok({ kind: 'qemu', name: this.#ports.name, kernel, can, cannot, notes });
   }
 
   async observe(limits: Limits): Promise<Result<Observation, HostFailure>> {
