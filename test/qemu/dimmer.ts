@@ -8,19 +8,14 @@
 // it speaks of, and an act takes longer than a look; that it was no later line is what `lines` of the result tells.
 
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { inject } from 'vitest';
 import type { JournalLine } from '#control/journal';
 import type { Guest } from './guest.ts';
 
 /** DIMMER_MAIN: another built dimmer, such as an installed one. */
 const MAIN = process.env.DIMMER_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-
-/** Where executions keep others away: not in the machine's own place. */
-const LOCKS = mkdtempSync(join(tmpdir(), 'dimmer-locks-'));
-process.on('exit', () => rmSync(LOCKS, { recursive: true, force: true }));
 
 const RUN_MS = 150_000;
 const POLL_MS = 1;
@@ -49,7 +44,7 @@ export function dimmer(
   const start = performance.now();
   const child = spawn(process.execPath, [MAIN, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, DIMMER_LOCK_DIR: LOCKS },
+    env: { ...process.env, DIMMER_LOCK_DIR: inject('locks') },
     ...(o.cwd === undefined ? {} : { cwd: o.cwd }),
   });
   const said = { out: '', err: '' };

@@ -33,6 +33,8 @@ declare module 'vitest' {
   interface ProvidedContext {
     /** undefined: something is missing, and the lane is skipped; global-setup.ts has said what. */
     readonly guest: BuiltGuest | undefined;
+    /** A folder in which executions keep others away; not the machine's own place. */
+    readonly locks: string;
   }
 }
 
