@@ -11,8 +11,10 @@ import { execute } from '#control/executor';
 import type { Host, Limits } from '#control/host';
 import type { ExecutionReport } from '#control/report';
 import { twinHost } from '#hosts/twin/twin-host';
+import { toBlockId } from '#mm/index';
 import { type Action, hashLines, type Plan, stateLines } from '#plan/index';
 import { buildTwin } from '#twin/index';
+import { releaseSoft } from '#twin/verdict';
 
 const TRIED: readonly Action['do'][] = [
   'offline-block',
@@ -37,7 +39,10 @@ export async function rehearsePlan(plan: Plan, host: Host, limits: Limits): Prom
   if (!twin.ok) return err(twin.error.message);
   if (twin.value.level === 'counters') return err('page flags are not readable: nobody knows who holds which page');
   const h = seen.value.hypervisor;
-  const copy = twinHost(twin.value.machine.fork(), {
+  const machine = twin.value.machine.fork();
+  // As for a verdict: what may be free on a per-CPU list is taken to be free, where it would have to go.
+  for (const a of actions) if (a.do === 'offline-block') releaseSoft(machine, toBlockId(a.block));
+  const copy = twinHost(machine, {
     hypervisor: h === undefined ? 'none' : 'qemu',
     dimms: (h?.dimms ?? []).map(({ id, memdev, addr, size, node }) => ({ id, memdev, addr, bytes: size, node })),
     ...(h?.maxBytes === undefined ? {} : { maxBytes: h.maxBytes }),

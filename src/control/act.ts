@@ -27,6 +27,8 @@ const SETTLE_MS = 2_000;
 const GRACE_MS = 5_000;
 /** One look at the machine: five small files a block, over a guest agent. Assumed. */
 const LOOK_MS = 30_000;
+/** A look that has begun is given so long, also when the deadline is nearer. Assumed. */
+const LOOK_FLOOR_MS = 5_000;
 const POLL_MIN_MS = 20;
 const POLL_MAX_MS = 1_000;
 /** Pieces of evidence that are kept of one action. */
@@ -75,7 +77,8 @@ export async function look(
   signal?: AbortSignal,
 ): Promise<Result<Observation, HostFailure>> {
   for (let wait = POLL_MIN_MS; ; wait = Math.min(2 * wait, POLL_MAX_MS)) {
-    const seen = await host.observe({ deadlineMs: LOOK_MS });
+    const leftMs = Math.max(LOOK_FLOOR_MS, untilMs - clock.nowMs());
+    const seen = await host.observe({ deadlineMs: Math.min(LOOK_MS, leftMs) });
     if (seen.ok || isFinal(seen.error) || clock.nowMs() >= untilMs || signal?.aborted === true) return seen;
     await clock.sleep(Math.min(wait, Math.max(1, untilMs - clock.nowMs())), signal);
   }

@@ -161,6 +161,19 @@ describe('a DIMM is taken out', () => {
     expect(qemu.backends.map((b) => b.id)).toEqual(['ram0']);
   });
 
+  it('QH47 a request that was lost on its way is told as such, long before the deadline, and does no harm when it comes again', async () => {
+    const qemu = withDimm();
+    let cuts = 0;
+    qemu.cut = (command): QmpFailure | undefined =>
+      command === 'device_del' && cuts++ === 0
+        ? { kind: 'disconnected', sentence: 'the connection broke before it answered' }
+        : undefined;
+    const lost = await remove(qemu, allOffline, { deadlineMs: 60_000 });
+    expect(!lost.ok && lost.error.kind).toBe('disconnected');
+    expect((await remove(qemu)).ok).toBe(true);
+    expect(qemu.commands().filter((c) => c === 'device_del').length).toBe(2);
+  });
+
   it('QH48 memory that a removal left behind is freed by the next; with neither there is nothing to remove', async () => {
     const qemu = withDimm();
     qemu.devices = [];

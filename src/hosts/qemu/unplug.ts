@@ -8,7 +8,8 @@
 //        ├── ACPI_DEVICE_OST 132        in progress: go on waiting
 //        ├── ACPI_DEVICE_OST, other     the guest refused (130, busy); no other event follows on x86 (lab fact 2)
 //        ├── MEM_UNPLUG_ERROR, DEVICE_UNPLUG_GUEST_ERROR     refused; older and newer QEMUs, other machine types
-//        └── nothing                    every second QEMU is asked for its devices: an event may have been lost in a cut
+//        ├── nothing                    every second QEMU is asked for its devices: an event may have been lost in a cut
+//        └── the answer was lost        likewise, for LOST_MS: then `disconnected`, and the caller may ask again
 //
 // Why blocks must be offline before: the kernel's own eject offlines what it can, and when one block stays, it puts the others
 // back by its default policy, Movable or not (lab fact 4); and where a page is pinned, it never ends, and nobody can stop it
@@ -31,6 +32,8 @@ const POLL_MS = 1000;
 /** The backend is let go of a moment after the device: object-del is tried so often, with this in between. */
 const RELEASE_TRIES = 10;
 const RELEASE_MS = 100;
+/** After a request whose answer was lost: so long without the DIMM going, and the caller may ask again. Assumed. */
+const LOST_MS = 2000;
 
 /** ACPI 6.5, 6.3.5 _OST: ejection request. */
 const OST_EJECT = 3;
@@ -84,12 +87,17 @@ export async function removeDimm(
   const events = monitor.listen();
   const evidence: string[] = [];
   // ═══ Point of no return: from here on the guest may let the DIMM go at any time, and there is no way to call it back.
+  let lost: QmpFailure | undefined;
+  let lostAtMs = 0;
   const asked = await monitor.execute('device_del', { id }, left());
   if (asked.ok) evidence.push(`device_del ${id}: asked`);
   else if (isDeviceNotFound(asked.error)) return freeBackend(port, backend, [asked.error.sentence], left());
   else if (isPending(asked.error)) evidence.push(`device_del ${id}: asked before, and still under way`);
-  else if (asked.error.kind === 'disconnected') evidence.push(asked.error.sentence);
-  else return err(withErrno(asked.error));
+  else if (asked.error.kind === 'disconnected') {
+    evidence.push(asked.error.sentence);
+    lost = asked.error;
+    lostAtMs = left().deadlineMs;
+  } else return err(withErrno(asked.error));
 
   let heard: { readonly refused: string; readonly errno: ErrnoName } | undefined;
   const hear = (event: QmpEvent): boolean => {
@@ -124,10 +132,12 @@ export async function removeDimm(
       return freeBackend(port, backend, evidence, left());
     }
     if (!now.ok && now.error.kind === 'closed') return now;
+    // Nobody knows whether QEMU heard it: the caller may ask again, which does no harm where it did.
+    if (lost !== undefined && now.ok && lostAtMs - left().deadlineMs >= LOST_MS) return err({ ...lost, evidence });
     if (left().deadlineMs <= 0)
       return err({
         kind: 'timeout',
-        sentence: `DIMM ${id} was not let go of within ${limits.deadlineMs} ms; the guest may still do it`,
+        sentence: `DIMM ${id} was not let go of within ${Math.round(limits.deadlineMs)} ms; the guest may still do it`,
         evidence,
       });
     // A connection that fails at once must not make this a busy loop.
