@@ -36,6 +36,10 @@ describe('the package', () => {
     expect(namesOf('./machine-file')).toEqual(expect.arrayContaining(['parseMachineFile', 'sratToSpec']));
     expect(namesOf('./twin')).toEqual(expect.arrayContaining(['buildTwin', 'judgeAll', 'jointly', 'explain']));
     expect(namesOf('./query')).toEqual(expect.arrayContaining(['parseTarget', 'memoryMap']));
+    expect(namesOf('./plan')).toEqual(expect.arrayContaining(['plan', 'readPlan', 'observe']));
+    expect(namesOf('./control')).toEqual(expect.arrayContaining(['execute', 'resume', 'decodeJournal']));
+    expect(namesOf('./hosts/qemu')).toEqual(expect.arrayContaining(['openGuest', 'qemuHost']));
+    expect(namesOf('./hosts/recording')).toEqual(expect.arrayContaining(['recordHost', 'playHost']));
     expect(namesOf('./hosts/linux')).toEqual(expect.arrayContaining(['readCapture', 'writeBundle']));
   });
 
