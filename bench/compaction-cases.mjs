@@ -106,17 +106,20 @@ function fragmented(api, size, kernelShare) {
   return w;
 }
 
+/** What the machine's own counters say of all compaction so far. */
+const counted = (m, got) => ({
+  got,
+  moved: m.vmstat.pgmigrate_success,
+  scanned: m.vmstat.compact_migrate_scanned + m.vmstat.compact_free_scanned,
+});
+
 const WAYS = {
   direct(api, { m }, want) {
     api.installCompaction(m, { retryMayFail: true });
     const h = m.addHolder({ class: 'anonymous', name: 'huge' });
     let got = 0;
     while (got < want && m.alloc(h, HUGE) !== -1) got++;
-    return {
-      got,
-      moved: m.vmstat.pgmigrate_success,
-      scanned: m.vmstat.compact_migrate_scanned + m.vmstat.compact_free_scanned,
-    };
+    return counted(m, got);
   },
   anew(api, { m, zone }, want) {
     const h = m.addHolder({ class: 'anonymous', name: 'huge' });
@@ -158,11 +161,7 @@ const WAYS = {
     for (const node of m.nodes) api.compactNode(m, node);
     let got = 0;
     while (got < want && m.alloc(h, HUGE) !== -1) got++;
-    return {
-      got,
-      moved: m.vmstat.pgmigrate_success,
-      scanned: m.vmstat.compact_migrate_scanned + m.vmstat.compact_free_scanned,
-    };
+    return counted(m, got);
   },
 };
 

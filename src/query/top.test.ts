@@ -1,3 +1,5 @@
+// Frames of `top`: what is in them, at each size of a terminal.
+
 import { describe, expect, it } from 'vitest';
 import { Prng } from '#base/prng';
 import {

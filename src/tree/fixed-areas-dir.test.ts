@@ -1,3 +1,5 @@
+// /sys/kernel/mm/fixed_areas, read and written.
+
 import { describe, expect, it } from 'vitest';
 import { toNodeId, toOrder, toPfn } from '#base/units';
 import { treeFromFiles } from '#kernfs/memory-tree';

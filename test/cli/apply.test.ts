@@ -10,6 +10,7 @@ import { runProgram } from '../../src/cli/program.ts';
 import type { Host } from '../../src/control/host.ts';
 import type { TwinHost } from '../../src/hosts/twin/twin-host.ts';
 import type { Plan } from '../../src/plan/plan.ts';
+import { methodsOf } from '../hosts/host.cases.ts';
 import { ROOT } from '../support/source-files.ts';
 import { D1, fill, removalPlan, stateOf, twinWorld, type WorldOptions } from '../support/twin-world.ts';
 import { scratchDirectory } from './run-cli.ts';
@@ -165,7 +166,7 @@ describe('dimmer apply', () => {
     const before = stateOf(w.host);
     let press: (() => void) | undefined;
     const host: Host = {
-      ...hostOf(w.host),
+      ...methodsOf(w.host),
       act: (action, limits) => {
         if (action.do === 'offline-block' && action.block === D1) press?.();
         return w.host.act(action, limits);
@@ -230,7 +231,7 @@ describe('dimmer apply', () => {
     expect(stateOf(w.host)).toEqual(before);
     const v = world();
     const blind: Host = {
-      ...hostOf(v.host),
+      ...methodsOf(v.host),
       capture: () => Promise.resolve({ ok: false, error: { kind: 'denied', sentence: 'no page flags here' } }),
     };
     const told = await run(['apply', v.plan, '--dry-run'], blind);
@@ -257,13 +258,3 @@ function expectSchema(document: unknown): void {
   const validate = new Ajv2020({ strict: true, allErrors: true }).compile(closed(schema) as object);
   expect(validate(document), JSON.stringify(validate.errors)).toBe(true);
 }
-
-/** The methods of a host as an object that can be spread. */
-const hostOf = (h: Host): Host => ({
-  info: (l) => h.info(l),
-  observe: (l) => h.observe(l),
-  act: (a, l) => h.act(a, l),
-  capture: (l) => h.capture(l),
-  watch: (f, s) => h.watch(f, s),
-  close: () => h.close(),
-});

@@ -217,3 +217,13 @@ async function blockOf(s: Subject, block: number): Promise<Observation['blocks']
   if (found === undefined) throw new Error(`block ${block} is gone`);
   return found;
 }
+
+/** A host as an object that can be spread. */
+export const methodsOf = (h: Host): Host => ({
+  info: (l) => h.info(l),
+  observe: (l) => h.observe(l),
+  act: (a, l) => h.act(a, l),
+  capture: (l) => h.capture(l),
+  watch: (f, s) => h.watch(f, s),
+  close: () => h.close(),
+});

@@ -10,7 +10,7 @@ import { playHost, recordHost } from '../../src/hosts/recording/index.ts';
 import type { TwinHost } from '../../src/hosts/twin/twin-host.ts';
 import { ROOT } from '../support/source-files.ts';
 import { D1, twinWorld } from '../support/twin-world.ts';
-import { type Around, eachHostCase, type HostCase, hostCases, type Subject } from './host.cases.ts';
+import { type Around, eachHostCase, type HostCase, hostCases, methodsOf, type Subject } from './host.cases.ts';
 import { aroundTwin, twinSubject } from './twin-subject.ts';
 
 hostCases('a twin of a guest', aroundTwin());
@@ -146,14 +146,4 @@ describe('the cases', () => {
     const whole = methodsOf(twin);
     await expect(body({ ...subject, host: { ...whole, ...spoil(whole, twin) } }, NOTHING_LACKS)).rejects.toThrow();
   });
-});
-
-/** A host as an object that can be spread. */
-const methodsOf = (h: Host): Host => ({
-  info: (l) => h.info(l),
-  observe: (l) => h.observe(l),
-  act: (a, l) => h.act(a, l),
-  capture: (l) => h.capture(l),
-  watch: (f, s) => h.watch(f, s),
-  close: () => h.close(),
 });

@@ -1,38 +1,20 @@
 // The Host port's cases on the Linux host: on the tree of a booted machine that another process mounts (FUSE), with a kernel's
 // errnos. Nothing is written to the machine's own /sys: the root is the mount, and the real tree is compared afterwards.
 
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
+
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, expect } from 'vitest';
+import { expect } from 'vitest';
 import { SYSTEM_CLOCK } from '../../src/cli/system-clock.ts';
 import { linuxHost } from '../../src/hosts/linux/linux-host.ts';
 import { fsTree } from '../../src/hosts/linux/root.ts';
 import { observe, stateLines } from '../../src/plan/observation.ts';
-import { bundled, realTree, scratch, start, whyNotHere } from '../mount/harness.ts';
+import { bundled, mountFile, scratch, start } from '../mount/harness.ts';
 import { hostCases } from './host.cases.ts';
 
-const reason = whyNotHere();
-if (reason !== undefined) process.stderr.write(`test/hosts/linux-host: skipped: ${reason}\n`);
-
-let programs = '';
 let server = '';
-let before = '';
-
-beforeAll(async () => {
-  if (reason !== undefined) return;
-  before = realTree();
-  programs = mkdtempSync(join(tmpdir(), 'dimmer-linux-host-'));
-  chmodSync(programs, 0o755);
+mountFile('test/hosts/linux-host', async (programs) => {
   server = await bundled('twin-server', programs);
-});
-afterAll(() => {
-  if (reason !== undefined) return;
-  rmSync(programs, { recursive: true, force: true });
-  expect(realTree()).toBe(before);
-});
-beforeEach((context) => {
-  context.skip(reason !== undefined, reason);
 });
 
 // test/mount/twin-server.ts: an offline of block 2 never ends by itself, 3 holds a kernel page, 4 goes.

@@ -1,11 +1,11 @@
 // Harness of the mount tests: server processes that each test starts and ends by their id, and a reason where none can run.
 
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { build } from 'esbuild';
-import { onTestFinished } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, onTestFinished } from 'vitest';
 import { whyNoFuse } from '../../src/hosts/fuse/index.ts';
 import { ROOT } from '../support/source-files.ts';
 
@@ -36,6 +36,37 @@ export const realTree = (): string =>
       return `${n} ${existsSync(file) ? readFileSync(file, 'utf8').trim() : ''}`;
     })
     .join('\n');
+
+/**
+ * The frame of a file of mount tests: skipped with its reason where nothing can be mounted; its programs built once; at the end
+ * the machine's own tree is as it was.
+ *
+ * @returns the folder of the programs, and the machine's own tree before the first test
+ */
+export function mountFile(
+  label: string,
+  build: (programs: string) => Promise<void>,
+): { readonly programs: string; readonly before: string } {
+  const box = { programs: '', before: '' };
+  const reason = whyNotHere();
+  if (reason !== undefined) process.stderr.write(`${label}: skipped: ${reason}\n`);
+  beforeAll(async () => {
+    if (reason !== undefined) return;
+    box.before = realTree();
+    box.programs = mkdtempSync(join(tmpdir(), 'dimmer-mount-programs-'));
+    chmodSync(box.programs, 0o755); // one test reads them as nobody
+    await build(box.programs);
+  });
+  afterAll(() => {
+    if (reason !== undefined) return;
+    rmSync(box.programs, { recursive: true, force: true });
+    expect(realTree()).toBe(box.before);
+  });
+  beforeEach((context) => {
+    context.skip(reason !== undefined, reason);
+  });
+  return box;
+}
 
 export function scratch(): string {
   const dir = mkdtempSync(join(tmpdir(), 'dimmer-mount-'));

@@ -1,10 +1,10 @@
 // The Linux host on a kernel's tree for real: the tree of a booted machine, mounted by another process, with a kernel's errnos.
 // Nothing here writes to the machine's own /sys: the root is the mount, and the real tree is compared before and after.
 
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { ok } from '../../src/base/result.ts';
 import { SYSTEM_CLOCK } from '../../src/cli/system-clock.ts';
 import { execute } from '../../src/control/executor.ts';
@@ -14,29 +14,11 @@ import { fsTree } from '../../src/hosts/linux/root.ts';
 import { type BlockSeen, hashLines, observe, stateLines } from '../../src/plan/observation.ts';
 import type { Action, Plan } from '../../src/plan/plan.ts';
 import { hostCases } from '../hosts/host.cases.ts';
-import { bundled, ourMounts, realTree, type Server, scratch, sleep, start, until, whyNotHere } from './harness.ts';
+import { bundled, mountFile, ourMounts, type Server, scratch, sleep, start, until } from './harness.ts';
 
-const reason = whyNotHere();
-if (reason !== undefined) process.stderr.write(`test/mount/linux-host: skipped: ${reason}\n`);
-
-let programs = '';
 let server = '';
-let before = '';
-
-beforeAll(async () => {
-  if (reason !== undefined) return;
-  before = realTree();
-  programs = mkdtempSync(join(tmpdir(), 'dimmer-linux-host-'));
-  chmodSync(programs, 0o755);
+const box = mountFile('test/mount/linux-host', async (programs) => {
   server = await bundled('twin-server', programs);
-});
-afterAll(() => {
-  if (reason !== undefined) return;
-  rmSync(programs, { recursive: true, force: true });
-  expect(realTree()).toBe(before);
-});
-beforeEach((context) => {
-  context.skip(reason !== undefined, reason);
 });
 
 const clock = SYSTEM_CLOCK;
@@ -149,14 +131,14 @@ describe('the Linux host on a mounted machine', () => {
     const { state, dir } = await world();
     const file = `${dir}/sys/devices/system/memory/memory2/state`;
     const code = `
-      const { writerOf } = await import(${JSON.stringify(join(programs, 'writer.mjs'))});
+      const { writerOf } = await import(${JSON.stringify(join(box.programs, 'writer.mjs'))});
       const { spawn } = await import('node:child_process');
       const [command, ...words] = writerOf(${JSON.stringify(file)}, 100);
       const child = spawn(command, words, { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
       child.stdin.write('offline\\n', () => { child.stdin.end(); setTimeout(() => process.kill(process.pid, 'SIGKILL'), 200); });`;
-    const entry = join(programs, 'writer-entry.mjs');
+    const entry = join(box.programs, 'writer-entry.mjs');
     writeFileSync(entry, code);
-    await bundled('writer', programs);
+    await bundled('writer', box.programs);
     const killed = start(entry, []);
     await until(
       () => state(2) === 'going-offline',

@@ -1,37 +1,19 @@
 // Mounts for real, as root, where /dev/fuse is: the machine's own tools on a fake kernel tree. Nothing here writes to the
 // machine's own /sys: each test with a namespace compares it before and after.
 
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { type Mounted, mountFuse, spawnInside } from '../../src/hosts/fuse/index.ts';
 import { ROOT } from '../support/source-files.ts';
 import { FakeKernel } from './fake-kernel.ts';
-import { bundled, ourMounts, type Ran, realTree, scratch, sh, sleep, start, until, whyNotHere } from './harness.ts';
+import { bundled, mountFile, ourMounts, type Ran, realTree, scratch, sh, sleep, start, until } from './harness.ts';
 
-const reason = whyNotHere();
-if (reason !== undefined) process.stderr.write(`test/mount: skipped: ${reason}\n`);
-
-let programs = '';
 let server = '';
 let cli = '';
-let before = '';
-
-beforeAll(async () => {
-  if (reason !== undefined) return;
-  before = realTree();
-  programs = mkdtempSync(join(tmpdir(), 'dimmer-mount-programs-'));
-  chmodSync(programs, 0o755); // one test reads them as nobody
+const box = mountFile('test/mount', async (programs) => {
   [server, cli] = await Promise.all([bundled('server', programs), bundled('cli', programs)]);
-});
-afterAll(() => {
-  if (reason !== undefined) return;
-  rmSync(programs, { recursive: true, force: true });
-  expect(realTree()).toBe(before);
-});
-beforeEach((context) => {
-  context.skip(reason !== undefined, reason);
 });
 
 const M = '/sys/devices/system/memory';
@@ -356,7 +338,7 @@ online
     );
     expect(got.err).toMatch(/Memory Block 1 .* disable failed: Device or resource busy/);
     expect(got.err).toMatch(/Memory Block 0 .* disable failed: Invalid argument/);
-    expect(realTree()).toBe(before);
+    expect(realTree()).toBe(box.before);
   });
 
   it('FU22 the rest of /sys and /proc/sys is read-only, files of /proc are the tree’s, and the machine’s stay as they are', async () => {
@@ -367,7 +349,7 @@ online
     expect(got.err.match(/Read-only file system/g)).toHaveLength(2);
     expect(readFileSync('/proc/zoneinfo', 'utf8')).not.toMatch(/^Node 0, zone {3}Normal\nNode 0, zone {3}Normal\n/);
     expect((await sh(`stat -f -c %T ${M}`)).out).toBe('sysfs\n');
-    expect(realTree()).toBe(before);
+    expect(realTree()).toBe(box.before);
   });
 
   it('FU22 the guard does not start the command where something else would be seen', async () => {
@@ -395,7 +377,7 @@ describe('dimmer mount', () => {
     expect(await run('--', 'chmem', '-d', '-b', '1')).toBe(1);
     expect(await run('--', 'chmem', '-d', '-b', '3')).toBe(0);
     expect(ourMounts(dir)).toEqual([]);
-    expect(realTree()).toBe(before);
+    expect(realTree()).toBe(box.before);
   });
 
   it('FU23 without a command it serves until a signal, and says 128 + its number', async () => {
@@ -468,7 +450,7 @@ describe('dimmer mount', () => {
     const total = async (before: string): Promise<number> =>
       Number(/MemTotal: +(\d+) kB/.exec((await run(`${before} grep MemTotal /proc/meminfo`)).out)?.[1]);
     expect((await total('')) - (await total('chmem -d -b 46;'))).toBe(131_072);
-    expect(realTree()).toBe(before);
+    expect(realTree()).toBe(box.before);
   });
 
   it('FU20 without the device, or without the right to it, it is one sentence and exit 4, and nothing is mounted', async () => {

@@ -125,3 +125,17 @@ export function fakeAgent(
 export const reply = (value: unknown): string => `${JSON.stringify({ return: value })}\n`;
 export const refuse = (desc: string, name = 'GenericError'): string =>
   `${JSON.stringify({ error: { class: name, desc } })}\n`;
+
+/** Things with a close, closed after each test in the opposite order. */
+export function keeper(
+  afterEach: (run: () => Promise<void>) => void,
+): <T extends { close(): Promise<void> }>(x: T) => T {
+  const open: { close(): Promise<void> }[] = [];
+  afterEach(async () => {
+    for (const x of open.splice(0).reverse()) await x.close();
+  });
+  return (x) => {
+    open.push(x);
+    return x;
+  };
+}

@@ -1,3 +1,5 @@
+// The demo of DMA pools near their device: its figures, before and after.
+
 import { describe, expect, it } from 'vitest';
 import { dmaLocality } from './dma-locality.ts';
 

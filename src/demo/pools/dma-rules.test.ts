@@ -1,3 +1,5 @@
+// The demo of DMA rules: modules share pools by what their devices can address.
+
 import { describe, expect, it } from 'vitest';
 import { dmaRules } from './dma-rules.ts';
 

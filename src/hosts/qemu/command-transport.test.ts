@@ -1,3 +1,5 @@
+// libvirt through virsh, played by a script that says what virsh 9.0 says.
+
 import { appendFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -266,10 +266,8 @@ export class VirshAgent implements Agent {
     const info = await this.execute('guest-info', undefined, limits);
     if (!info.ok) return info;
     const verbs = parseVerbs(info.value);
-    if (verbs === undefined)
-      return err({ kind: 'protocol', sentence: 'guest-info tells no commands', evidence: [short(info.value)] });
-    this.known = verbs;
-    return ok(verbs);
+    if (verbs.ok) this.known = verbs.value;
+    return verbs;
   }
 
   async close(): Promise<void> {

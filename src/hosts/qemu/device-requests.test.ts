@@ -1,3 +1,5 @@
+// Requests for devices, against a made-up QEMU and recorded replies of a real one.
+
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { treeFromFiles } from '#kernfs/memory-tree';

@@ -1,3 +1,5 @@
+// What a user may type for a guest, and the sentence for what is none.
+
 import { describe, expect, it } from 'vitest';
 import { isQemuSource, parseAddress, parseQemuSource, sayAddress } from './endpoint.ts';
 import { openGuest } from './endpoint-open.ts';

@@ -1,3 +1,5 @@
+// Files of a guest through its agent: by commands, by file verbs, by either alone.
+
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,3 +1,5 @@
+// Writes to a guest's kernel files: errno, deadline, a signal in the middle.
+
 import { Buffer } from 'node:buffer';
 import { describe, expect, it } from 'vitest';
 import { ok } from '#base/result';

@@ -1,3 +1,5 @@
+// A QEMU guest as a Host, on a made-up QEMU and agent.
+
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { Host } from '#control/host';

@@ -1,9 +1,12 @@
+// The agent client beside an agent that answers late, twice, wrongly, or not at all.
+
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import {
   fakeAgent,
   type Json,
+  keeper,
   type LineServer,
   lineServer,
   type Peer,
@@ -15,14 +18,7 @@ import { AgentSocket } from './qga.ts';
 import { type ExecResult, exec, fileRead, fileWrite, memoryBlocks } from './qga-verbs.ts';
 
 const LIMITS = { deadlineMs: 5000 };
-const open: { close(): Promise<void> }[] = [];
-afterEach(async () => {
-  for (const x of open.splice(0).reverse()) await x.close();
-});
-const kept = <T extends { close(): Promise<void> }>(x: T): T => {
-  open.push(x);
-  return x;
-};
+const kept = keeper(afterEach);
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 const agentAt = (path: string): AgentSocket => kept(new AgentSocket({ kind: 'unix', path }));

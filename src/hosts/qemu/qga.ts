@@ -72,10 +72,8 @@ export class AgentSocket implements Agent {
       const info = await this.request('guest-info', undefined, left);
       if (!info.ok) return info;
       const verbs = parseVerbs(info.value);
-      if (verbs === undefined)
-        return err({ kind: 'protocol', sentence: 'guest-info tells no commands', evidence: [short(info.value)] });
-      this.known = verbs;
-      return ok(verbs);
+      if (verbs.ok) this.known = verbs.value;
+      return verbs;
     });
   }
 
@@ -284,9 +282,12 @@ export class AgentSocket implements Agent {
   }
 }
 
-/** guest-info: its commands by name; undefined when it is none. */
-export function parseVerbs(value: unknown): ReadonlyMap<string, boolean> | undefined {
+/** What guest-info says: its commands by name, allowed or not. */
+export function parseVerbs(value: unknown): Result<ReadonlyMap<string, boolean>, HostFailure> {
   const list = (value as { supported_commands?: unknown } | null)?.supported_commands;
-  if (!Array.isArray(list)) return undefined;
-  return new Map((list as { name?: unknown; enabled?: unknown }[]).map((c) => [String(c.name), c.enabled === true]));
+  if (!Array.isArray(list))
+    return err({ kind: 'protocol', sentence: 'guest-info tells no commands', evidence: [short(value)] });
+  return ok(
+    new Map((list as { name?: unknown; enabled?: unknown }[]).map((c) => [String(c.name), c.enabled === true])),
+  );
 }

@@ -1,3 +1,5 @@
+// The QMP client beside a server that splits lines, mixes answers, and goes away.
+
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
@@ -5,6 +7,7 @@ import {
   fakeQemu,
   GREETING,
   type Json,
+  keeper,
   type LineServer,
   lineServer,
   type Peer,
@@ -16,14 +19,7 @@ import { QmpMonitor, type QmpOptions } from './qmp.ts';
 import { isDeviceNotFound } from './qmp-port.ts';
 
 const LIMITS = { deadlineMs: 5000 };
-const open: { close(): Promise<void> }[] = [];
-afterEach(async () => {
-  for (const x of open.splice(0).reverse()) await x.close();
-});
-const kept = <T extends { close(): Promise<void> }>(x: T): T => {
-  open.push(x);
-  return x;
-};
+const kept = keeper(afterEach);
 
 async function monitorOf(
   handle: (request: Request, peer: Peer) => void,

@@ -1,3 +1,5 @@
+// Taking a DIMM out: each event that may come, and none.
+
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { ok } from '#base/result';

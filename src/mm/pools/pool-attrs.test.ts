@@ -1,3 +1,5 @@
+// Attributes of pools: what may be changed, by whom, and what follows.
+
 import { describe, expect, it } from 'vitest';
 import { toNodeId, toPfn } from '#base/units';
 import { BASE, BLOCK, boot, must, poolOf } from './pools.cases.ts';

@@ -1,3 +1,5 @@
+// Which frames a new pool gets out of a zone.
+
 import { describe, expect, it } from 'vitest';
 import { type Pfn, toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
 import { Machine } from '../machine.ts';

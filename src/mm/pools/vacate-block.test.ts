@@ -1,3 +1,5 @@
+// A memory block that goes offline is vacated by its pools first.
+
 import { describe, expect, it } from 'vitest';
 import { type Pfn, toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
 import { allocContigPages, allocContigRange, freeContigRange } from '../contig-alloc.ts';
