@@ -1,4 +1,4 @@
-// Which frames a new pool gets out of a zone.
+// Which frames a new pool gets out of a zone, and where they go back to.
 
 import { describe, expect, it } from 'vitest';
 import { type Pfn, toBlockId, toNodeId, toOrder, toPfn } from '#base/units';
